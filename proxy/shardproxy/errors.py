@@ -32,7 +32,17 @@ class SqlError(ShardproxyError):
     """An error for the client, with the fields of an ErrorResponse."""
 
     def __init__(
-        self, sqlstate: str, message: str, *, detail: str = "", hint: str = "", severity: str = "ERROR", position: int = 0
+        self,
+        sqlstate: str,
+        message: str,
+        *,
+        detail: str = "",
+        hint: str = "",
+        severity: str = "ERROR",
+        position: int = 0,
+        schema: str = "",
+        table: str = "",
+        fields: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
@@ -42,6 +52,11 @@ class SqlError(ShardproxyError):
         self.severity = severity
         self.position = position
         """1-based character offset into the statement; 0 = none."""
+        self.schema = schema
+        self.table = table
+        """Which table a server's error is about, where it said so."""
+        self.fields = fields or {}
+        """All fields of a server's ErrorResponse by their letter, to be passed on whole; empty for an error of ours."""
 
 
 class Refused(SqlError):

@@ -35,12 +35,6 @@ GRANT INSERT (txn, shard, decision_shard, epoch, participants) ON pgshepherd.com
 TIMELINE = "pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)"
 """A primary's timeline as 8 hex digits; pg_control_checkpoint() lags behind after a promotion."""
 
-LINK_IDENTITY = (
-    f"SELECT {TIMELINE}, system_identifier, pg_catalog.current_setting('synchronous_standby_names') <> '' "
-    "FROM pg_catalog.pg_control_system()"
-)
-"""What a connection shows of its server when it is opened; fails with 55000 on a standby, which is wanted."""
-
 CONFIRM_DURABLE = "SELECT pg_catalog.pg_logical_emit_message(true, 'pgshepherd', '')"
 """A write whose commit waits for the synchronous standby: confirmed without 01000, everything before it is replicated too."""
 

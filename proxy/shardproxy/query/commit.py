@@ -1,0 +1,346 @@
+"""Drives the commit protocol's coordinator over real connections.
+
+Invariant: each command gets exactly one reply; a link that stays silent past its limit is dropped, never cancelled, and answered
+as Lost.  The commit runs to its end in a task of its own, whatever becomes of the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from shardproxy.backend.cluster import Cluster
+from shardproxy.backend.connection import Credentials, QueryResult, ServerConnection
+from shardproxy.backend.pool import Pool
+from shardproxy.errors import LinkLost, SqlError
+from shardproxy.metrics import Metrics
+from shardproxy.twophase import coordinator as protocol
+from shardproxy.twophase import gid as gids
+from shardproxy.twophase import messages as m
+from shardproxy.twophase import records
+from shardproxy.twophase.coordinator import Coordinator, Phase
+
+log = logging.getLogger("pgshepherd.proxy.commit")
+
+
+@dataclass(frozen=True)
+class CommitTimeouts:
+    """Seconds."""
+
+    prepare: float = 60.0
+    """A shard that is silent for longer in step 1 counts as lost: a clean abort."""
+    resolution: float = 10.0
+    """How long the client waits for the decision before it gets 08007."""
+    finish: float = 5.0
+    """How long the client waits for step 4; the rest goes on behind the COMMIT."""
+
+
+@dataclass
+class Link:
+    """A participant's or reader's connection, lent from a pool; `settled` = no client's SET has touched this session."""
+
+    connection: ServerConnection
+    pool: Pool | None
+    """None: it belongs to the session, which keeps it."""
+    settled: bool = True
+
+
+@dataclass
+class CommitResult:
+    """What the session tells its client."""
+
+    outcome: m.Outcome
+    txn: str
+    unfinished: frozenset[int] = frozenset()
+    error: SqlError | None = None
+
+
+@dataclass
+class Commit:
+    """One commit in flight."""
+
+    cluster: Cluster
+    credentials: dict[int, Credentials]
+    """The user's login by shard number."""
+    links: dict[int, Link]
+    timeouts: CommitTimeouts
+    metrics: Metrics
+    txn: str = field(default_factory=lambda: secrets.token_hex(16))
+    error: SqlError | None = None
+    reported: asyncio.Future[CommitResult] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _replies: asyncio.Queue[m.Reply] = field(default_factory=asyncio.Queue)
+    _asking: dict[int, tuple[ServerConnection, Pool]] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _state: Coordinator | None = None
+
+    async def begin(self, readers: tuple[int, ...]) -> None:
+        """Take the slots and the epoch; raises SqlError or LinkLost, and then nothing was prepared."""
+        participants = sorted(frozenset(self.links) - frozenset(readers))
+        await self.cluster.slots.acquire(participants)
+        try:
+            self._state = await self._begin(readers)
+        except BaseException:
+            self.cluster.slots.release(participants)
+            raise
+
+    async def run(self) -> None:
+        """Steps 1 to 5; sets `reported` once, and returns when nothing is left to do here."""
+        assert self._state is not None
+        participants = [each.gid.shard for each in self._state.participants]
+        try:
+            with self.metrics.in_flight():
+                await self._drive(self._state)
+        finally:
+            self.cluster.slots.release(participants)
+            await self._close()
+
+    async def _drive(self, state: Coordinator) -> None:
+        phase = None
+        state, commands = state.start()
+        while True:
+            self._state = state
+            for command in commands:
+                self._dispatch(command)
+            if state.finished:
+                return
+            if state.phase is not phase:
+                phase = state.phase
+                self._arm(phase)
+            state, commands = state.step(await self._replies.get())
+
+    async def _begin(self, readers: tuple[int, ...]) -> Coordinator:
+        participants = frozenset(self.links) - frozenset(readers)
+        decision = protocol.choose_decision(self.txn, participants)
+        epoch = await self.cluster.epoch(decision, self.timeouts.resolution)
+        return protocol.begin(
+            cluster=self.cluster.cluster_id,
+            txn=self.txn,
+            epoch=epoch,
+            decision=decision,
+            timelines={number: self.links[number].connection.timeline for number in participants},
+            owners={number: self.links[number].connection.owner for number in participants},
+            readers=readers,
+        )
+
+    def _arm(self, phase: Phase) -> None:
+        """Answer the client when a phase takes too long; asking, confirming and deciding share one limit."""
+        if phase in (Phase.DECIDE, Phase.FINISH, Phase.ABORT):
+            limit = self.timeouts.resolution if phase is Phase.DECIDE else self.timeouts.finish
+            loop = asyncio.get_running_loop()
+            loop.call_later(limit, self._overdue, phase)
+
+    def _overdue(self, phase: Phase) -> None:
+        now = self._state.phase if self._state else Phase.DONE
+        undecided = (Phase.DECIDE, Phase.ASK, Phase.CONFIRM)
+        if now is phase or (phase in undecided and now in undecided):
+            self._replies.put_nowait(m.Overdue())
+
+    def _dispatch(self, command: m.CoordinatorCommand) -> None:
+        if isinstance(command, m.Report):
+            self._report(command)
+        elif isinstance(command, m.ReportLoss):
+            self.metrics.losses.inc()
+            log.error("shard %d lost transaction %s, whose commit it had acknowledged", command.shard, self.txn)
+        else:
+            task = asyncio.create_task(self._run_one(command))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _report(self, report: m.Report) -> None:
+        self.metrics.outcome(report.outcome.value)
+        if not self.reported.done():
+            self.reported.set_result(CommitResult(report.outcome, self.txn, report.unfinished, self.error))
+
+    async def _run_one(self, command: m.CoordinatorCommand) -> None:
+        handler: Callable[[Commit, m.CoordinatorCommand], Awaitable[m.Reply]] = _HANDLERS[type(command)]
+        shard = command.shard if not isinstance(command, m.Report) else -1
+        try:
+            with self.metrics.step(type(command).__name__, shard):
+                reply = await handler(self, command)
+        except (LinkLost, SqlError) as error:
+            reply = m.Lost(shard, str(error))
+        self._replies.put_nowait(reply)
+
+    # --- the commands
+
+    async def prepare(self, command: m.Prepare) -> m.Reply:
+        """Step 1 on one participant."""
+        assert self._state is not None
+        shard = command.shard
+        gid = next(each.gid for each in self._state.participants if each.gid.shard == shard)
+        link = self.links[shard]
+        text = records.prepare_message(
+            gid,
+            [each.gid.shard for each in self._state.participants],
+            raise_synchronous_commit=not (link.settled and link.connection.synchronous_commit_on),
+        )
+        try:
+            result = await link.connection.query(text, self.timeouts.prepare)
+        except LinkLost as error:
+            self._blame(SqlError("08006", f"the connection to shard {shard} was lost while preparing; nothing was committed"))
+            return m.Lost(shard, str(error))
+        return self._judge_prepare(shard, result)
+
+    def _judge_prepare(self, shard: int, result: QueryResult) -> m.Reply:
+        if result.error is not None:
+            self._blame(_translated(result.error))
+            return m.Refused(shard, open=result.status != "I")
+        recorded = result.tags.index("INSERT 0 1") + 1 if "INSERT 0 1" in result.tags else len(result.tags)
+        late = [code for code, tags_before in result.warnings if code in ("01000", "57P01") and tags_before >= recorded]
+        if result.tag != "PREPARE TRANSACTION" or any(code == "25P01" for code, _ in result.warnings):
+            self._blame(SqlError("40000", f"shard {shard} rolled the transaction back instead of preparing it"))
+            return m.Refused(shard, open=result.status != "I")
+        if late:
+            self._blame(SqlError("40000", f"shard {shard} could not replicate the prepared transaction to its standby"))
+            return m.Refused(shard, prepared=True)
+        return m.Prepared(shard)
+
+    def _blame(self, error: SqlError) -> None:
+        self.error = self.error or error
+
+    async def close_reader(self, command: m.CloseReader) -> m.Reply:
+        """End a shard that only read, with the guard that it wrote nothing."""
+        result = await self.links[command.shard].connection.query(records.CLOSE_READER, self.timeouts.prepare)
+        if result.error is None and result.tag == "COMMIT":
+            return m.Done(command.shard)
+        self._blame(reader_error(result, command.shard))
+        return m.Refused(command.shard, open=result.status != "I")
+
+    async def rollback(self, command: m.Rollback) -> m.Reply:
+        """End a transaction that was not prepared."""
+        result = await self.links[command.shard].connection.query("ROLLBACK", self.timeouts.finish)
+        return m.Done(command.shard) if result.error is None else m.Lost(command.shard, result.error.message)
+
+    async def commit_prepared(self, command: m.CommitPrepared) -> m.Reply:
+        """Steps 3 and 4."""
+        return await self._finish(command.shard, records.commit_prepared(command.gid.text), command.timeline)
+
+    async def rollback_prepared(self, command: m.RollbackPrepared) -> m.Reply:
+        """Abort of a part that is or may be prepared."""
+        return await self._finish(command.shard, records.rollback_prepared(command.gid.text), None)
+
+    async def _finish(self, shard: int, text: str, timeline: int | None) -> m.Reply:
+        """COMMIT or ROLLBACK PREPARED: on the session that prepared if nothing there can disturb it, else on a control session."""
+        link = self.links[shard]
+        here = link.connection
+        if link.settled and here.steady and here.usable and timeline in (None, here.timeline):
+            return _finished(shard, await here.query(text, self.timeouts.resolution))
+        pool = self.cluster.control(self.credentials[shard], self.cluster.position(shard))
+        connection = await pool.acquire(self.cluster.control_settings)
+        try:
+            if timeline is not None and connection.timeline != timeline:
+                pool.discard(connection)
+                return m.Lost(shard, f"the server is on timeline {connection.timeline:x} now")
+            return _finished(shard, await connection.query(text, self.timeouts.resolution))
+        finally:
+            pool.release(connection)
+
+    async def connect(self, command: m.Connect) -> m.Reply:
+        """Open this commit's one checked connection to the shard; an older one is given back."""
+        self._give_back(command.shard)
+        try:
+            connection, pool = await self.cluster.checked(command.shard, self.timeouts.resolution)
+        except (SqlError, LinkLost) as error:
+            return m.Unreachable(command.shard, str(error))
+        self._asking[command.shard] = (connection, pool)
+        return m.Connected(command.shard, connection.timeline)
+
+    async def read_gids(self, command: m.ReadGids) -> m.Reply:
+        """The GID, before the record."""
+        assert self._state is not None
+        gid = next(each.gid for each in self._state.participants if each.gid.shard == command.shard)
+        result = await self._ask(command.shard, records.read_gid(gid.text))
+        found = ((gids.parse(row[0] or ""), row[1] or "") for row in result.rows)
+        return m.GidsAre(command.shard, tuple((one, owner) for one, owner in found if one is not None))
+
+    async def read_record(self, command: m.ReadRecord) -> m.Reply:
+        """The record with `retired`, after the GID, on the same connection."""
+        result = await self._ask(command.shard, records.read_record(self.txn, command.shard))
+        retired, outcome, who = result.rows[0][:3]
+        record = m.Record(outcome, who or "") if outcome is not None else None
+        return m.RecordIs(command.shard, record, int(retired or 0))
+
+    async def confirm_durable(self, command: m.ConfirmDurable) -> m.Reply:
+        """A later write on the shard, on the connection that showed the record."""
+        connection, _ = self._asking[command.shard]
+        result = await connection.query(records.CONFIRM_DURABLE, self.timeouts.resolution)
+        if result.error is not None:
+            return m.Failed(command.shard, result.error.sqlstate, result.error.message)
+        return m.Done(command.shard, durable=not any(code == "01000" for code, _ in result.warnings))
+
+    async def wait(self, command: m.Wait) -> m.Reply:
+        """A pause that doubles from 50 ms to 2 s."""
+        await asyncio.sleep(min(2.0, 0.05 * 2 ** min(command.attempt, 10)))
+        return m.Elapsed(command.shard)
+
+    async def _ask(self, shard: int, sql: str) -> QueryResult:
+        connection, _ = self._asking[shard]
+        result = await connection.query(sql, self.timeouts.resolution)
+        if result.error is not None:
+            raise result.error
+        return result
+
+    # --- the end
+
+    def _give_back(self, shard: int) -> None:
+        if shard in self._asking:
+            connection, pool = self._asking.pop(shard)
+            pool.release(connection)
+
+    async def _close(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+        for shard in tuple(self._asking):
+            self._give_back(shard)
+        for link in self.links.values():
+            if link.pool is not None:
+                link.pool.release(link.connection)
+        if not self.reported.done():
+            self.reported.cancel()
+
+
+def _finished(shard: int, result: QueryResult) -> m.Reply:
+    if result.error is not None:
+        if result.error.sqlstate == "42704":
+            return m.Gone(shard)
+        return m.Failed(shard, result.error.sqlstate, result.error.message)
+    return m.Done(shard, durable=not any(code == "01000" for code, _ in result.warnings))
+
+
+def _translated(error: SqlError) -> SqlError:
+    """A tombstone (23505) or a superseded epoch (23502) on our own table is a serialization failure for the application."""
+    if error.sqlstate in ("23505", "23502") and (error.schema, error.table) == ("pgshepherd", "commit_record"):
+        return SqlError("40001", "the transaction was aborted by recovery while it was being committed", hint="try it again")
+    return error
+
+
+def reader_error(result: QueryResult, shard: int) -> SqlError:
+    """Why a shard that should only have read could not be closed."""
+    if result.error is None:
+        return SqlError("40000", f"shard {shard} rolled the transaction back")
+    if result.error.sqlstate == "22012":
+        return SqlError(
+            "0A000",
+            f"a statement that looked read-only has written on shard {shard}; the transaction was rolled back",
+            hint="do not call functions that write from a SELECT in a transaction over several shards",
+        )
+    return result.error
+
+
+_HANDLERS: dict[type, Callable[..., Awaitable[m.Reply]]] = {
+    m.Prepare: Commit.prepare,
+    m.CloseReader: Commit.close_reader,
+    m.Rollback: Commit.rollback,
+    m.CommitPrepared: Commit.commit_prepared,
+    m.RollbackPrepared: Commit.rollback_prepared,
+    m.Connect: Commit.connect,
+    m.ReadGids: Commit.read_gids,
+    m.ReadRecord: Commit.read_record,
+    m.ConfirmDurable: Commit.confirm_durable,
+    m.Wait: Commit.wait,
+}
