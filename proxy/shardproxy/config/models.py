@@ -183,7 +183,8 @@ class ProxyConfig(_Section):
             raise ValueError(
                 f"pgshepherd.toml: [[shards]] has {len(self.pgshepherd.shards)} entries, pgdog.toml {len(positions)}"
             )
-        for entry in (*self.pgdog.sharded_tables, *self.users.users):
-            if entry.database not in names:
-                raise ValueError(f"no [[databases]] entry is named {entry.database!r}; there is only {sorted(names)}")
+        mentioned = [*(table.database for table in self.pgdog.sharded_tables), *(user.database for user in self.users.users)]
+        for name in mentioned:
+            if name not in names:
+                raise ValueError(f"no [[databases]] entry is named {name!r}; there is only {sorted(names)}")
         return self

@@ -6,7 +6,9 @@ a known one and fails at the same place.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import secrets
 import struct
 from collections.abc import Mapping
@@ -32,25 +34,75 @@ def make_verifier(password: str) -> Verifier:
     return verifier
 
 
+_DECOY = make_verifier(secrets.token_hex(16))
+"""Stands in for the verifier of a user that does not exist."""
+
+
 async def authenticate_client(wire: Wire, user: str, verifier: Verifier | None, timeout: float) -> None:
-    """SCRAM-SHA-256; raises SqlError 28P01 for a wrong password and for an unknown user (`verifier` None) alike."""
+    """SCRAM-SHA-256; raises SqlError 28P01 for a wrong password and for an unknown user (`verifier` None) alike.
+
+    The server's half is our own (RFC 5802): clients of PostgreSQL leave the name in the exchange empty, which scramp refuses.
+    """
     refused = SqlError("28P01", f'password authentication failed for user "{user}"', severity="FATAL")
-    known = verifier if verifier is not None else make_verifier(secrets.token_hex(16))
-    server = _MECHANISM.make_server(lambda _: known)
     wire.write(pg.authentication(10, b"SCRAM-SHA-256\0\0"))
+    exchange = ScramExchange(verifier or _unknown_user(user))
     try:
-        server.set_client_first(_sasl_initial(await wire.read_frame(timeout)))
-        wire.write(pg.authentication(11, server.get_server_first().encode()))
+        first = exchange.server_first(_sasl_initial(await wire.read_frame(timeout)))
+        wire.write(pg.authentication(11, first.encode()))
         answer = await wire.read_frame(timeout)
         if answer[0] != pg.PASSWORD:
             raise ProtocolViolation("expected a SASL answer")
-        server.set_client_final(answer[5:].decode())
-        final = server.get_server_final()
-    except (ScramException, ValueError) as error:
+        final = exchange.server_final(answer[5:].decode())
+    except ValueError as error:
         raise refused from error
     if verifier is None:
         raise refused
     wire.write(pg.authentication(12, final.encode()))
+
+
+def _unknown_user(user: str) -> Verifier:
+    """A salt that stays the same for one name, as a real user's does."""
+    salt = hmac.digest(_DECOY[1], user.encode(), "sha256")[: len(_DECOY[0])]
+    return salt, _DECOY[1], _DECOY[2], _DECOY[3]
+
+
+class ScramExchange:
+    """The server's side of one SCRAM-SHA-256 exchange without channel binding; raises ValueError for a wrong proof."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._salt, self._stored_key, self._server_key, self._iterations = verifier
+        self._messages = ""
+        self._nonce = ""
+        self._header = ""
+
+    def server_first(self, client_first: str) -> str:
+        """`client_first` is the client's whole first message."""
+        flag, _, rest = client_first.partition(",")
+        authzid, _, bare = rest.partition(",")
+        fields = dict(part.split("=", 1) for part in bare.split(",") if "=" in part)
+        if flag not in ("n", "y") or authzid or not fields.get("r"):
+            raise ValueError("a client-first message that asks for something else than SCRAM-SHA-256")
+        self._header = f"{flag},,"
+        self._nonce = fields["r"] + secrets.token_urlsafe(18)
+        answer = f"r={self._nonce},s={base64.b64encode(self._salt).decode()},i={self._iterations}"
+        self._messages = f"{bare},{answer}"
+        return answer
+
+    def server_final(self, client_final: str) -> str:
+        """Check the client's proof, and prove that we know the password too."""
+        without_proof, _, proof = client_final.rpartition(",p=")
+        binding = base64.b64encode(self._header.encode()).decode()
+        if without_proof != f"c={binding},r={self._nonce}":
+            raise ValueError("a client-final message that does not fit the exchange")
+        message = f"{self._messages},{without_proof}".encode()
+        signature = hmac.digest(self._stored_key, message, "sha256")
+        sent = base64.b64decode(proof, validate=True)
+        if len(sent) != len(signature):
+            raise ValueError("a proof of the wrong length")
+        client_key = bytes(one ^ other for one, other in zip(sent, signature, strict=True))
+        if not hmac.compare_digest(hashlib.sha256(client_key).digest(), self._stored_key):
+            raise ValueError("wrong proof")
+        return "v=" + base64.b64encode(hmac.digest(self._server_key, message, "sha256")).decode()
 
 
 def _sasl_initial(frame: bytes) -> str:

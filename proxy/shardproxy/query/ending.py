@@ -127,7 +127,7 @@ class Ending:
         number = {position: cluster.shards[position].address.number for position in transaction.joined}
         commit = Commit(
             cluster,
-            credentials={one: self.state.user.credentials for one in number.values()},
+            credentials=dict.fromkeys(number.values(), self.state.user.credentials),
             links={number[position]: part.link for position, part in transaction.joined.items()},
             timeouts=self.state.timeouts,
             metrics=self.state.metrics,
@@ -171,7 +171,9 @@ class Ending:
                 hint=f"pgshepherd transactions list; or read your data later. The transaction is {result.txn}",
             )
         if not committed:
-            raise result.error or SqlError("40000", "the transaction was rolled back on all shards", hint="try it again")
+            if result.error is not None:
+                raise self.state.explained(result.error)
+            raise SqlError("40000", "the transaction was rolled back on all shards", hint="try it again")
         if result.unfinished:
             message = f"committed; still finishing on shards {', '.join(str(one) for one in sorted(result.unfinished))}"
             self.state.sink.put(pg.notice_response("NOTICE", "00000", message))

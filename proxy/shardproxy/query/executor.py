@@ -12,10 +12,10 @@ from shardproxy.backend.connection import ServerConnection
 from shardproxy.errors import LinkLost, SqlError
 from shardproxy.protocol import messages as pg
 from shardproxy.query.assembly import check_descriptions, combined_tag
+from shardproxy.query.commit import Link
 from shardproxy.query.relay import ENDS_STATEMENT, Expect, Relay, Reply
 from shardproxy.query.state import SessionState
 from shardproxy.query.transaction import Joined, Transaction
-from shardproxy.query.commit import Link
 from shardproxy.routing.plan import Assembly
 
 
@@ -61,10 +61,10 @@ class Executor:
                 return await self._exchange(links, build, assembly, None, hold=hold)
             finally:
                 self._return(links)
-        except SqlError:
+        except SqlError as error:
             if self.state.transaction is not None:
                 self.state.transaction.failed = True
-            raise
+            raise self.state.explained(error) from error
 
     def _return(self, links: dict[int, Link]) -> None:
         for position, link in links.items():
@@ -99,7 +99,7 @@ class Executor:
         self, links: dict[int, Link], build: Build, assembly: Assembly, transaction: Transaction | None, *, hold: bool
     ) -> Reply:
         """Send to all, then read one after the other: rows stream through, the others wait in their sockets."""
-        relays = []
+        relays: list[Relay] = []
         for position, link in links.items():
             prefix: list[str] = []
             if transaction is not None:

@@ -24,7 +24,7 @@ CACHED_TEXT = 16384
 
 
 class Router:
-    """One for the whole proxy."""
+    """One for each user: what a name means depends on the search path."""
 
     def __init__(self, context: RoutingContext) -> None:
         self.context = context
@@ -69,8 +69,8 @@ class Router:
             connection = next(iter(transaction.joined.values())).link.connection
             if connection.transaction_status == "T":
                 return await _query_schema(connection, state.timeouts.prepare)
-        pool = state.cluster.control(state.user.credentials, state.home)
-        connection = await pool.acquire(state.cluster.control_settings)
+        pool = state.cluster.pool(state.user.credentials, state.home, state.user.pool_size)
+        connection = await pool.acquire(state.startup)
         try:
             return await _query_schema(connection, state.timeouts.prepare)
         finally:

@@ -123,6 +123,18 @@ class SessionState:
         for position in tuple(self.own):
             self._drop(position)
 
+    def explained(self, error: SqlError) -> SqlError:
+        """A cancel that came from the deadlock guard is a deadlock for the client."""
+        if not self.deadlock_victim or error.sqlstate != "57014":
+            return error
+        self.deadlock_victim = False
+        return SqlError(
+            "40P01",
+            "deadlock detected",
+            detail="transactions over several shards wait for each other; this one was the youngest",
+            hint="try the transaction again",
+        )
+
     def connections(self) -> list[ServerConnection]:
         """Every connection that may owe this session an answer."""
         joined = self.transaction.joined.values() if self.transaction is not None else ()
