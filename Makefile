@@ -1,0 +1,50 @@
+# pgshepherd: every target sets itself up once and says what it is doing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint nightly lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/.ready: requirements/dev.txt pyproject.toml
+	@echo "== setting up $(VENV) (once; about half a minute)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pgshepherd needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(VENV)/.ready ## two PostgreSQL servers, a proxy, a lost coordinator, a recovery: the product in a minute
+	@$(BIN)/pgshepherd demo $(ARGS)
+
+test: $(VENV)/.ready ## all tests that need nothing but this machine (real PostgreSQL servers are started)
+	@echo "== tests: unit, then integration with real PostgreSQL servers"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.ready ## ruff, mypy --strict, import-linter
+	@echo "== ruff"
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@echo "== mypy --strict"
+	@$(BIN)/mypy
+	@echo "== import-linter"
+	@$(BIN)/lint-imports
+
+nightly: lint test demo ## everything, with no limit of time
+
+lock: ## write requirements/*.txt anew from pyproject.toml
+	@for extra in proxy operator demo dev; do \
+	  echo "== requirements/$$extra.txt"; \
+	  $(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	    --no-emit-package pgshepherd --python-version 3.11 --extra $$extra pyproject.toml -o requirements/$$extra.txt; \
+	done
+	@echo "== requirements/base.txt"
+	@$(PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	    --python-version 3.11 pyproject.toml -o requirements/base.txt
+
+clean: ## remove what was set up here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
