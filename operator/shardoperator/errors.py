@@ -1,9 +1,9 @@
 """All exceptions of the operator; every message says what is wrong, where, and what to do, and holds no secret.
 
-    ShardoperatorError
-      ManifestError       a manifest can't be read or is invalid
-      ShardError          a shard can't be used; `reason` is the condition's reason
-      StandaloneError     something on this machine does not work: a server, a child process, a port
+ShardoperatorError
+  ManifestError       a manifest can't be read or is invalid
+  ShardError          a shard can't be used; `reason` is the condition's reason
+  StandaloneError     something on this machine does not work: a server, a child process, a port
 """
 
 from __future__ import annotations

@@ -1,0 +1,75 @@
+"""Adoption: each shard learns for ever which cluster it belongs to and what its number is.
+
+Invariant: one cluster never gets two ids.  Whoever adopts first writes the shard with the lowest number first, and that row is
+write-once; everybody then takes the id that stands there, so adopters may race and die anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from shardoperator.errors import ShardError
+from shardoperator.shards.connect import ShardTarget, close, connect, fetch
+from shardproxy.twophase import records
+
+_INSERT = f"""
+INSERT INTO pgshepherd.shard (cluster, name, number, members, schema_version, system_identifier, epoch, epoch_since, retired,
+                              compared_timeline)
+SELECT $1, $2, $3, $4::int[], {records.SCHEMA_VERSION}, (SELECT system_identifier FROM pg_control_system()), 1, clock_timestamp(), 0,
+       ('x' || {records.TIMELINE})::bit(32)::int
+ON CONFLICT (one) DO NOTHING
+"""
+_MEMBERS = """
+UPDATE pgshepherd.shard SET members = (SELECT array_agg(DISTINCT m ORDER BY m) FROM unnest(members || $1::int[]) m)
+WHERE NOT members @> $1::int[]
+"""
+
+
+async def adopt(targets: Sequence[ShardTarget], cluster_id: str) -> str:
+    """Adopt all shards, or complete what an earlier adopter began; returns the cluster id that stands on them.
+
+    `cluster_id` is used only if none of them has one.  Raises ShardError: WrongShard for a shard of another cluster or number.
+    """
+    ordered = sorted(targets, key=lambda target: target.number)
+    standing = await _standing(ordered)
+    chosen = standing or cluster_id
+    for target in ordered:
+        chosen = await _adopt_one(target, chosen, [each.number for each in ordered])
+    return chosen
+
+
+async def _standing(targets: Sequence[ShardTarget]) -> str | None:
+    """The id that some shard has already; every shard must be reached, so that none is overlooked."""
+    found: dict[str, str] = {}
+    for target in targets:
+        connection = await connect(target, application="operator")
+        try:
+            rows = await fetch(connection, "SELECT cluster FROM pgshepherd.shard")
+        finally:
+            close(connection)
+        if rows:
+            found[target.name] = rows[0][0]
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name}: {cluster}" for name, cluster in found.items())
+        raise ShardError(
+            "WrongShard", f"the shards belong to different clusters ({listed}): say which one by spec.clusterID, and adopt"
+        )
+    return next(iter(found.values()), None)
+
+
+async def _adopt_one(target: ShardTarget, cluster_id: str, numbers: Sequence[int]) -> str:
+    connection = await connect(target, application="operator")
+    try:
+        await fetch(connection, _INSERT, cluster_id, target.name, target.number, list(numbers))
+        await fetch(connection, _MEMBERS, list(numbers))
+        row = (await fetch(connection, "SELECT cluster, number FROM pgshepherd.shard"))[0]
+    except asyncpg.PostgresError as error:
+        raise ShardError("MissingPrivilege", f"{target.where} could not be adopted: {error}") from error
+    finally:
+        close(connection)
+    if row["number"] != target.number:
+        raise ShardError("WrongShard", f"{target.where} is shard number {row['number']} of its cluster, not {target.number}")
+    cluster: str = row["cluster"]
+    return cluster
