@@ -1,0 +1,132 @@
+"""From everything that is known to what is to be done, and what users see.
+
+Invariant: a running proxy is never removed by an observation: the first deployment waits for its conditions, later ones do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shardoperator.models.conditions import Condition
+from shardoperator.models.observation import ProxyObservation
+from shardoperator.reconcile.inputs import Inputs
+from shardoperator.reconcile.shards import shards_reachable, two_phase_ready, wrong_shards
+from shardoperator.reconcile.transactions import old_transactions, transactions_resolved
+from shardproxy.twophase.evidence import TransactionClass
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What this pass does."""
+
+    conditions: tuple[Condition, ...]
+    adopt: bool
+    """Write the identity rows that are missing."""
+    run_proxy: bool
+    resolve: bool
+    """Whether recovery may act."""
+
+    def condition(self, kind: str) -> Condition:
+        """The condition of that type."""
+        return next(condition for condition in self.conditions if condition.type == kind)
+
+
+def plan(inputs: Inputs) -> Plan:
+    """Pure."""
+    destructive = _destructive(inputs)
+    reachable, two_phase = shards_reachable(inputs), two_phase_ready(inputs)
+    usable = reachable.status == "True" and (two_phase.status == "True" or two_phase.reason == "NotRequested")
+    adopted = inputs.cluster_id is not None
+    running = inputs.proxy is not None
+    halted = bool(destructive) or inputs.paused
+    run_proxy = inputs.cluster.spec.proxy.replicas > 0 and (running or (usable and adopted and not halted))
+    resolved = transactions_resolved(inputs.report, inputs.cluster.spec.recovery)
+    proxy = _proxy_available(inputs)
+    conditions = (
+        _ready(inputs, reachable, two_phase, proxy, destructive),
+        _progressing(inputs, run_proxy=run_proxy),
+        _degraded(inputs, two_phase),
+        _stalled(destructive),
+        reachable,
+        two_phase,
+        proxy,
+        resolved,
+        Condition("Paused", "True" if inputs.paused else "False", "Paused" if inputs.paused else "NotPaused", ""),
+        Condition("Deleting", "False", "NotDeleting", ""),
+    )
+    return Plan(conditions, adopt=not halted and _adoptable(inputs), run_proxy=run_proxy, resolve=not inputs.paused)
+
+
+def _adoptable(inputs: Inputs) -> bool:
+    """All shards are there and installed, none is wrong, and some lack their row."""
+    ready = all(shard.reachable and shard.installed and not shard.problems for shard in inputs.shards)
+    return ready and not wrong_shards(inputs) and any(shard.identity is None for shard in inputs.shards)
+
+
+def _destructive(inputs: Inputs) -> str:
+    known = inputs.known_numbers or {}
+    for position, shard in enumerate(inputs.cluster.spec.shards):
+        number = inputs.cluster.spec.number(position)
+        if known.get(shard.name, number) != number:
+            return f"shard {shard.name} was number {known[shard.name]} and can't become {number}: numbers are for ever"
+    return ""
+
+
+def _ready(inputs: Inputs, reachable: Condition, two_phase: Condition, proxy: Condition, destructive: str) -> Condition:
+    if destructive:
+        return Condition("Ready", "False", "InvalidSpec", destructive)
+    if inputs.paused:
+        return Condition("Ready", "Unknown", "Paused", "reconciliation is paused")
+    if reachable.status != "True":
+        return Condition("Ready", "False", "ShardUnreachable", reachable.message)
+    if two_phase.status != "True" and two_phase.reason != "NotRequested":
+        return Condition("Ready", "False", "PreparedTransactionsDisabled", two_phase.message)
+    if inputs.cluster.spec.proxy.replicas == 0:
+        return Condition("Ready", "True", "ProxyDisabled", "watching and recovering only: spec.proxy.replicas is 0")
+    if proxy.status != "True":
+        return Condition("Ready", "False", "ProxyUnavailable", proxy.message)
+    return Condition("Ready", "True", "AllShardsReady", "traffic is routed with the guarantees asked for")
+
+
+def _proxy_available(inputs: Inputs) -> Condition:
+    kind, proxy = "ProxyAvailable", inputs.proxy or ProxyObservation()
+    if inputs.proxy is None:
+        return Condition(kind, "False", "Unavailable", "no proxy runs yet")
+    if proxy.ready < max(1, proxy.desired):
+        return Condition(kind, "False", "Unavailable", proxy.message or f"{proxy.ready} of {proxy.desired} proxies are ready")
+    if inputs.desired_hash and proxy.config_hash != inputs.desired_hash:
+        return Condition(kind, "False", "ConfigOutdated", "the proxies do not serve the desired configuration yet")
+    return Condition(kind, "True", "MinimumReplicasAvailable", f"{proxy.ready} of {proxy.desired} proxies are ready")
+
+
+def _progressing(inputs: Inputs, *, run_proxy: bool) -> Condition:
+    kind = "Progressing"
+    if inputs.paused:
+        return Condition(kind, "False", "Paused", "")
+    if run_proxy and (inputs.proxy is None or inputs.proxy.ready < inputs.proxy.desired):
+        return Condition(kind, "True", "RollingOut", "the proxy is being started")
+    if run_proxy and inputs.proxy is not None and inputs.desired_hash and inputs.proxy.config_hash != inputs.desired_hash:
+        return Condition(kind, "True", "ConfigReloading", "the proxy takes up a changed configuration")
+    return Condition(kind, "False", "UpToDate", "")
+
+
+def _degraded(inputs: Inputs, two_phase: Condition) -> Condition:
+    kind = "Degraded"
+    report = inputs.report
+    if report is not None:
+        doubtful = {TransactionClass.IN_DOUBT, TransactionClass.RESURRECTED}
+        stuck = [one for one in old_transactions(report, inputs.cluster.spec.recovery) if one.transaction_class in doubtful]
+        if stuck:
+            return Condition(kind, "True", "InDoubtTransactions", f"{len(stuck)} prepared transactions are in doubt")
+    if inputs.proxy is not None and two_phase.reason in ("TooLow", "Disabled", "PendingRestart"):
+        return Condition(kind, "True", "PreparedTransactionsTooLow", two_phase.message)
+    servers = [shard.system_identifier for shard in inputs.shards if shard.system_identifier is not None]
+    if len(set(servers)) < len(servers):
+        return Condition(kind, "True", "SharedServer", "two shards are databases of one server: they fail together")
+    return Condition(kind, "False", "AsExpected", "")
+
+
+def _stalled(destructive: str) -> Condition:
+    if destructive:
+        return Condition("Stalled", "True", "DestructiveChange", destructive)
+    return Condition("Stalled", "False", "NotStalled", "")

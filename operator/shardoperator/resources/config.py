@@ -1,0 +1,122 @@
+"""The proxy's three files for a ShardedCluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr
+
+from shardoperator.models.spec import ShardedCluster
+from shardoperator.names import HEALTH_PORT, METRICS_PORT
+from shardproxy.config import models as proxy
+from shardproxy.config.load import render
+
+
+@dataclass(frozen=True)
+class Logins:
+    """What the Secrets of a cluster say."""
+
+    coordinators: Sequence[tuple[str, str]] = field(repr=False)
+    """User and password on each shard, by position."""
+    users: Mapping[str, str] = field(repr=False)
+    """Password by application user."""
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where one proxy listens; on Kubernetes the same for all."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - pods are reached from outside
+    port: int = 6432
+    metrics_port: int = METRICS_PORT
+    health_port: int = HEALTH_PORT
+    instance: str = "proxy"
+
+
+@dataclass(frozen=True)
+class RenderedConfig:
+    """The files and what tells one rendering from the next."""
+
+    files: Mapping[str, str] = field(repr=False)
+    config_hash: str
+    """Of everything: another one rolls the proxies."""
+    routing_hash: str
+    """Of shards, mappings and keys: two of them must never be alive together."""
+
+
+def routing_hash(cluster: ShardedCluster, cluster_id: str) -> str:
+    """Of what decides where a row lives."""
+    spec = cluster.spec
+    shards = [(spec.number(position), shard.name) for position, shard in enumerate(spec.shards)]
+    tables = [table.model_dump() for table in spec.sharded_tables]
+    return hashlib.sha256(json.dumps([cluster_id, shards, tables], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def render_config(
+    cluster: ShardedCluster, cluster_id: str, system_identifiers: Sequence[int], logins: Logins, listen: Listen
+) -> RenderedConfig:
+    """`system_identifiers` by position, as adopted."""
+    config = proxy.ProxyConfig(
+        pgdog=_pgdog(cluster, listen),
+        users=proxy.UsersFile(
+            users=[
+                proxy.UserEntry(name=user.name, database=cluster.spec.database, password=SecretStr(logins.users[user.name]))
+                for user in cluster.spec.users
+            ]
+        ),
+        pgshepherd=_pgshepherd(cluster, cluster_id, system_identifiers, logins, listen),
+    )
+    files = render(config)
+    digest = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in sorted(files.items())).encode()).hexdigest()[:16]
+    return RenderedConfig(files, digest, routing_hash(cluster, cluster_id))
+
+
+def _pgdog(cluster: ShardedCluster, listen: Listen) -> proxy.PgdogFile:
+    spec = cluster.spec
+    return proxy.PgdogFile(
+        general=proxy.General(
+            host=listen.host,
+            port=listen.port,
+            workers=1,
+            default_pool_size=spec.proxy.pool_size,
+            two_phase_commit=spec.two_phase_commit.enabled,
+            two_phase_commit_auto=spec.two_phase_commit.auto,
+            openmetrics_host=listen.host,
+            openmetrics_port=listen.metrics_port,
+        ),
+        databases=[
+            proxy.Database(name=spec.database, host=shard.host, port=shard.port, shard=position, database_name=shard.database)
+            for position, shard in enumerate(spec.shards)
+        ],
+        sharded_tables=[
+            proxy.ShardedTable(
+                database=spec.database, column=table.column, name=table.name, schema=table.schema_name, data_type=table.data_type
+            )
+            for table in spec.sharded_tables
+        ],
+    )
+
+
+def _pgshepherd(
+    cluster: ShardedCluster, cluster_id: str, system_identifiers: Sequence[int], logins: Logins, listen: Listen
+) -> proxy.PgshepherdFile:
+    spec = cluster.spec
+    return proxy.PgshepherdFile(
+        cluster=proxy.ClusterSection(id=cluster_id, name=cluster.metadata.name, routing_hash=routing_hash(cluster, cluster_id)),
+        two_phase_commit=proxy.TwoPhaseSection(slots_per_shard=spec.proxy.slots_per_shard),
+        instance=proxy.InstanceSection(name=listen.instance),
+        health=proxy.HealthSection(host=listen.host, port=listen.health_port),
+        shards=[
+            proxy.ShardIdentity(
+                number=spec.number(position),
+                name=shard.name,
+                system_identifier=system_identifiers[position],
+                coordinator_user=logins.coordinators[position][0],
+                coordinator_password=SecretStr(logins.coordinators[position][1]),
+            )
+            for position, shard in enumerate(spec.shards)
+        ],
+    )
