@@ -1,0 +1,1 @@
+"""The loop: observe, plan, apply, write status.  The same for every platform."""

@@ -67,7 +67,9 @@ def _settings(parameters: Mapping[str, str]) -> dict[str, str]:
         if lower == "client_encoding":
             if value.strip("'\"").lower().replace("-", "").replace("_", "") not in ("utf8", "unicode", "auto"):
                 raise SqlError("0A000", f"client_encoding {value!r} is not supported: use UTF8", severity="FATAL")
-        elif (lower == "options" and not value.strip()) or (lower == "replication" and value.lower() in ("false", "off", "no", "0")):
+        elif (lower == "options" and not value.strip()) or (
+            lower == "replication" and value.lower() in ("false", "off", "no", "0")
+        ):
             continue
         elif lower in SETTABLE:
             settings[lower] = value

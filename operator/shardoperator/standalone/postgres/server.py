@@ -6,7 +6,6 @@ Invariant: it listens on loopback only, asks for SCRAM, and ends with the proces
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import secrets
 import shutil
@@ -18,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from shardoperator.errors import StandaloneError
+from shardoperator.standalone.children import die_with_parent
 from shardoperator.standalone.postgres.binaries import Binaries, server_account
 
 START_TIMEOUT = 60.0
 """Seconds until a server must accept connections."""
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def free_port() -> int:
@@ -33,11 +30,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """For a child between fork and exec: get this signal when the parent ends."""
-    _libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
 @dataclass

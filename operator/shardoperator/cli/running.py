@@ -1,0 +1,111 @@
+"""demo, run, proxy, status."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shardoperator.cli.inputs import FileOption, SecretsOption, manifest
+from shardoperator.cli.output import ExitCode, Format, OutputOption, console, fail, print_json
+from shardoperator.models.conditions import Condition
+from shardoperator.standalone.tables import conditions_table
+
+HTTP_DEFAULT = "127.0.0.1:8090"
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="leave it running, and say how to look around")] = False,
+) -> None:
+    """The whole product in a minute: two PostgreSQL servers, a proxy, a lost coordinator, an alert, a recovery.
+
+    Needs neither Kubernetes nor Docker nor a PostgreSQL; leaves nothing behind.
+
+    Example: pgshepherd demo --keep
+    """
+    import asyncio
+
+    from shardoperator.standalone.demo.story import run_demo
+
+    raise typer.Exit(asyncio.run(run_demo(keep=keep)))
+
+
+def run(
+    file: FileOption,
+    secrets: SecretsOption = None,
+    http: Annotated[str, typer.Option("--http", help="HOST:PORT for status, metrics and probes")] = HTTP_DEFAULT,
+    state: Annotated[Path | None, typer.Option("--state", help="where the proxy's files and logs go")] = None,
+    host: Annotated[str, typer.Option("--host", help="address on which the proxy listens")] = "127.0.0.1",
+    metrics_port: Annotated[int, typer.Option("--proxy-metrics-port")] = 9090,
+    health_port: Annotated[int, typer.Option("--proxy-health-port")] = 8080,
+) -> None:
+    """The operator on one machine: watches the shards, runs the proxy, resolves what a lost proxy left behind.
+
+    Example: pgshepherd run -f shop.yaml
+    """
+    import asyncio
+
+    from shardoperator.resources.config import Listen
+    from shardoperator.standalone.run import RunOptions, run_cluster
+
+    loaded = manifest(file, secrets)
+    name = loaded.cluster.metadata.name
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    http_host, _, http_port = http.rpartition(":")
+    if not http_port.isdigit():
+        fail(f"--http takes HOST:PORT, not {http!r}", ExitCode.USAGE)
+    listen = Listen(host, loaded.cluster.spec.proxy.port, metrics_port, health_port, instance=f"{name}-proxy-0")
+    options = RunOptions(state or home / "pgshepherd" / name, listen, http_host or "127.0.0.1", int(http_port))
+    raise typer.Exit(asyncio.run(run_cluster(loaded, options)))
+
+
+def proxy(
+    config: Annotated[Path, typer.Option("--config", help="pgdog.toml")],
+    users: Annotated[Path, typer.Option("--users", help="users.toml")],
+    pgshepherd: Annotated[
+        Path | None, typer.Option("--pgshepherd", help="pgshepherd.toml; found beside pgdog.toml by default")
+    ] = None,
+) -> None:
+    """The proxy alone, from its files.
+
+    Example: pgshepherd proxy --config pgdog.toml --users users.toml
+    """
+    from shardproxy.server import main
+
+    logging_reset()
+    raise typer.Exit(main(config, users, pgshepherd))
+
+
+def logging_reset() -> None:
+    """The proxy sets its own log format and level."""
+    import logging
+
+    for handler in tuple(logging.getLogger().handlers):
+        logging.getLogger().removeHandler(handler)
+
+
+def status(
+    http: Annotated[str, typer.Option("--http", help="HOST:PORT of a running `pgshepherd run`")] = HTTP_DEFAULT,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Conditions of a cluster that `pgshepherd run` runs.  Exit code 1 if it is not Ready.
+
+    Example: pgshepherd status
+    """
+    try:
+        with urllib.request.urlopen(f"http://{http}/status", timeout=5) as answer:
+            data = json.load(answer)
+    except (OSError, urllib.error.URLError, ValueError) as error:
+        fail(f"no answer from {http}: {error}: is `pgshepherd run` running?", ExitCode.FINDING)
+    if output is Format.JSON:
+        print_json(data)
+    else:
+        conditions = [Condition(one["type"], one["status"], one["reason"], one["message"]) for one in data["conditions"]]
+        console.print(conditions_table(conditions, f"{data['name']}, cluster {data['clusterID']}"))
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in data["conditions"])
+    raise typer.Exit(ExitCode.DONE if ready else ExitCode.FINDING)

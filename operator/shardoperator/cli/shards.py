@@ -1,0 +1,101 @@
+"""check and adopt."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets as random
+from typing import Annotated
+
+import typer
+
+from shardoperator.cli.inputs import FileOption, SecretsOption, manifest
+from shardoperator.cli.output import ExitCode, Format, OutputOption, console, fail, print_json
+from shardoperator.controller.targets import Targets, targets
+from shardoperator.errors import ShardError
+from shardoperator.models.manifest import Manifest
+from shardoperator.models.observation import ShardObservation
+from shardoperator.reconcile.inputs import Inputs
+from shardoperator.reconcile.plan import plan
+from shardoperator.shards.adopt import adopt as adopt_shards
+from shardoperator.shards.install import install_sql
+from shardoperator.shards.probe import probe
+
+
+def check(
+    file: FileOption,
+    secrets: SecretsOption = None,
+    sql: Annotated[bool, typer.Option("--sql", help="print what a DBA must run on each shard")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Every probe of every shard, and what to change.  Changes nothing.  Exit code 1 if there is something to change.
+
+    Example: pgshepherd check -f shop.yaml
+    """
+    loaded = manifest(file, secrets)
+    known = targets(loaded.cluster, loaded.secrets)
+    shards = asyncio.run(_probe(loaded, known))
+    inputs = Inputs(loaded.cluster, shards, instances=loaded.cluster.spec.proxy.replicas + 1, missing_secrets=known.missing)
+    if sql:
+        _print_sql(loaded, known, inputs)
+        return
+    decided = plan(inputs)
+    wanted = [decided.condition("ShardsReachable"), decided.condition("TwoPhaseReady")]
+    findings = [one for one in wanted if one.status != "True" and one.reason != "NotRequested"]
+    waiting = bool(findings) and all(one.message.startswith("not adopted yet") for one in findings)
+    if output is Format.JSON:
+        print_json([one.to_json() for one in wanted])
+    else:
+        for one in wanted:
+            mark = "ok  " if one not in findings else "FIND"
+            console.print(f"{mark} {one.type}={one.status} {one.reason}", markup=False)
+            for line in one.message.split("; "):
+                console.print(f"     {line}", markup=False, soft_wrap=True)
+    if waiting:
+        console.print("     (`pgshepherd run`, the operator, or `pgshepherd adopt` adopts them)", markup=False)
+    raise typer.Exit(ExitCode.FINDING if findings and not waiting else ExitCode.DONE)
+
+
+async def _probe(loaded: Manifest, known: Targets) -> tuple[ShardObservation, ...]:
+    spec = loaded.cluster.spec
+
+    async def one(position: int) -> ShardObservation:
+        target, logins = known.recovery[position], known.logins[position]
+        if target is None or logins is None:
+            shard = spec.shards[position]
+            return ShardObservation(
+                shard.name, spec.number(position), reachable=False, reason="SecretNotFound", message="no login"
+            )
+        return await probe(target, logins)
+
+    return tuple(await asyncio.gather(*(one(position) for position in range(len(spec.shards)))))
+
+
+def _print_sql(loaded: Manifest, known: Targets, inputs: Inputs) -> None:
+    for position, shard in enumerate(loaded.cluster.spec.shards):
+        logins, seen = known.logins[position], inputs.shards[position]
+        print(f"-- shard {shard.name}: in database {shard.database} on {shard.host}:{shard.port}, as a superuser")
+        if logins is None:
+            print("-- its Secrets are missing, so the logins are not known")
+            continue
+        needed = inputs.needed_slots(position)
+        if seen.max_prepared_transactions is None or seen.max_prepared_transactions < needed:
+            print(f"ALTER SYSTEM SET max_prepared_transactions = {needed};  -- then restart PostgreSQL")
+        print(install_sql(logins, seen.version or 160000))
+
+
+def adopt(file: FileOption, secrets: SecretsOption = None) -> None:
+    """Write down on each shard which cluster it belongs to, and its number, for ever.
+
+    `run` and the operator do this by themselves; this is for doing it by hand.
+
+    Example: pgshepherd adopt -f shop.yaml
+    """
+    loaded = manifest(file, secrets)
+    known = targets(loaded.cluster, loaded.secrets)
+    if known.missing:
+        fail(f"not found: {', '.join(known.missing)}", ExitCode.FINDING)
+    try:
+        cluster_id = asyncio.run(adopt_shards(known.reachable, loaded.cluster.spec.cluster_id or random.token_hex(8)))
+    except ShardError as error:
+        fail(str(error), ExitCode.FINDING)
+    console.print(f"{len(known.reachable)} shards belong to cluster {cluster_id}")

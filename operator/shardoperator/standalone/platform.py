@@ -1,0 +1,135 @@
+"""One machine as a platform: the proxy is a child process, its configuration three files, the status a callback.
+
+Invariant: the proxy ends with this process, whatever ends it; it is restarted when it dies, after a pause that doubles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from shardoperator.models.observation import ProxyObservation
+from shardoperator.models.status import Status
+from shardoperator.resources.config import Listen, RenderedConfig
+from shardoperator.standalone.children import die_with_parent
+
+log = logging.getLogger("pgshepherd.standalone")
+
+STOP_TIMEOUT = 15.0
+"""Seconds between SIGTERM and SIGKILL."""
+RESTART_FIRST, RESTART_MAX = 0.2, 10.0
+"""Pause before a proxy that died is started again: doubles from the first to the last (seconds)."""
+
+
+class StandalonePlatform:
+    """Files below `state`, and one child process."""
+
+    def __init__(self, state: Path, listen: Listen, on_status: Callable[[Status], None]) -> None:
+        self.instances = 1
+        self.listen = listen
+        self.restarts = True
+        """False: a proxy that died stays dead (the demo shows what it left)."""
+        self._state = state
+        self._on_status = on_status
+        self._process: asyncio.subprocess.Process | None = None
+        self._served = ""
+        self._pause = RESTART_FIRST
+        self._not_before = 0.0
+
+    @property
+    def proxy_pid(self) -> int | None:
+        """Of the running proxy."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def observe_proxy(self) -> ProxyObservation | None:
+        """By its health port."""
+        if self._process is None:
+            return None
+        if self._process.returncode is not None:
+            return ProxyObservation(1, 0, self._served, f"the proxy ended with code {self._process.returncode}")
+        ready = await self._ready()
+        return ProxyObservation(1, int(ready), self._served, "" if ready else "the proxy does not answer on its health port")
+
+    async def _ready(self) -> bool:
+        try:
+            async with asyncio.timeout(2):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.listen.health_port)
+                writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                answer = await reader.read(64)
+                writer.close()
+        except (OSError, TimeoutError):
+            return False
+        return answer.startswith(b"HTTP/1.1 200")
+
+    async def apply_proxy(self, config: RenderedConfig) -> None:
+        """Start it, restart it with a changed configuration, or leave it alone."""
+        alive = self.proxy_pid is not None
+        if alive and self._served == config.config_hash:
+            if await self._ready():
+                self._pause = RESTART_FIRST
+            return
+        now = asyncio.get_running_loop().time()
+        if self._process is not None and not alive:
+            if not self.restarts or now < self._not_before:
+                return
+            self._not_before = now + self._pause
+            self._pause = min(RESTART_MAX, self._pause * 2)
+        if alive:
+            await self.stop()
+        await asyncio.to_thread(self._write_files, config)
+        await self._start()
+        self._served = config.config_hash
+
+    def _write_files(self, config: RenderedConfig) -> None:
+        """Each is replaced in one step, readable by us alone: users.toml holds passwords."""
+        self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, text in config.files.items():
+            temporary = self._state / f".{name}.new"
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+            temporary.replace(self._state / name)
+
+    async def _start(self) -> None:
+        with (self._state / "proxy.log").open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "shardoperator.cli.main", "proxy",
+                "--config", str(self._state / "pgdog.toml"), "--users", str(self._state / "users.toml"),
+                stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+            )  # fmt: skip
+        log.info("started the proxy, pid %d", self._process.pid)
+
+    async def stop(self) -> None:
+        """SIGTERM, and SIGKILL for one that does not drain in time."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing is said to anybody."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    async def write_status(self, status: Status) -> None:
+        """To whoever shows it, and to status.json."""
+        self._on_status(status)
+        await asyncio.to_thread(self._write_status, json.dumps(status.to_json(), indent=2))
+
+    def _write_status(self, text: str) -> None:
+        self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = self._state / ".status.json.new"
+        temporary.write_text(text + "\n")
+        temporary.replace(self._state / "status.json")
