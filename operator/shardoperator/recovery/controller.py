@@ -31,6 +31,10 @@ BACKOFF_FIRST, BACKOFF_MAX = 2.0, 60.0
 """Seconds until a transaction that stayed in doubt is asked about again: doubles from the first to the last."""
 
 
+NOTICED = 1.0
+"""Seconds of age from which it is worth a question whom a transaction blocks."""
+
+
 @dataclass
 class _Backoff:
     delay: float = BACKOFF_FIRST
@@ -93,7 +97,7 @@ class RecoveryController:
     ) -> tuple[list[PreparedTransaction], list[str]]:
         if group.age < self.grace:
             why = f"younger than the grace period of {self.grace:g} s: left to its coordinator"
-            return [classify.described(part, TransactionClass.LIVE, why) for part in group.parts], []
+            return await self._described(group, Verdict(TransactionClass.LIVE, why, ()), links), []
         backoff = self._backoff.setdefault(group.txn, _Backoff())
         now = asyncio.get_running_loop().time()
         if backoff.last is not None and now < backoff.until:
@@ -136,7 +140,7 @@ class RecoveryController:
         described = []
         for part in group.parts:
             blocks: tuple[str, ...] = ()
-            if not verdict.acted:
+            if not verdict.acted and part.age > NOTICED:
                 try:
                     blocks = await links[part.shard].blocked(part)
                 except ShardError as error:

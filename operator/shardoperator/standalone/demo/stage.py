@@ -42,7 +42,7 @@ _SHARD = """\
     - {{name: shop-{number}, host: 127.0.0.1, port: {port}, database: shop, credentialsSecretRef: {{name: recovery}},
        installerSecretRef: {{name: installer-{number}}}}}"""
 
-_SECRET = """\
+_DOCUMENT = """\
 ---
 {{apiVersion: v1, kind: Secret, metadata: {{name: {name}}}, stringData: {{username: "{user}", password: "{password}"}}}}
 """
@@ -103,7 +103,7 @@ class Stage:
         shards = "\n".join(_SHARD.format(number=number, port=link.port) for number, link in enumerate(self.links))
         logins = [("shop-app", "app", self.passwords["app"]), ("recovery", "recovery", self.passwords["recovery"])]
         logins.extend((f"installer-{number}", server.superuser, server.password) for number, server in enumerate(self.servers))
-        documents = "".join(_SECRET.format(name=name, user=user, password=password) for name, user, password in logins)
+        documents = "".join(_DOCUMENT.format(name=name, user=user, password=password) for name, user, password in logins)
         return _MANIFEST.format(shards=shards, port=self.listen.port, secrets=documents)
 
     def apply(self, on_status: Callable[[Status], None]) -> None:

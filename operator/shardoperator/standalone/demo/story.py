@@ -32,6 +32,7 @@ class Story:
         self.failures = 0
         self.told: dict[str, Told] = {}
         self.status: Status | None = None
+        self._changed = asyncio.Event()
 
     # --- telling
 
@@ -55,7 +56,8 @@ class Story:
             try:
                 async with asyncio.timeout(PATIENCE):
                     while self.status is None or self.status.condition(kind).status != wanted:
-                        await asyncio.sleep(0.05)
+                        self._changed.clear()
+                        await self._changed.wait()
             except TimeoutError:
                 return False
         return True
@@ -98,6 +100,7 @@ class Story:
 
     def _on_status(self, status: Status) -> None:
         self.status = status
+        self._changed.set()
 
     async def money_moves(self) -> None:
         """b: an application as any other."""
@@ -188,10 +191,8 @@ class Story:
         self.console.print(f"[bold red]ALERT[/] TransactionsResolved=False: {message}", soft_wrap=True, highlight=False)
 
     async def _show_recovery(self) -> None:
-        rows = await self.stage.servers[0].psql(
-            "SELECT action || ': ' || reason || E'\\n  ' || array_to_string(evidence, E'\\n  ') FROM pgshepherd.audit ORDER BY at DESC LIMIT 1",
-            "shop",
-        )
+        words = "action || ': ' || reason || E'\\n  ' || array_to_string(evidence, E'\\n  ')"
+        rows = await self.stage.servers[0].psql(f"SELECT {words} FROM pgshepherd.audit ORDER BY at DESC LIMIT 1", "shop")
         self.say(f"recovery's own words, from its audit table on shard 0:\n  {rows}")
 
     async def _token_shards(self, token: str) -> int:
