@@ -17,15 +17,17 @@ FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
 
 _BLOCKED = """
 SELECT DISTINCT w.pid, COALESCE(NULLIF(a.application_name, ''), a.usename, '') AS name
-FROM pg_locks h
+FROM pg_locks x
+JOIN pg_locks h ON h.granted AND h.pid IS NULL AND h.virtualtransaction = x.virtualtransaction
 JOIN pg_locks w ON NOT w.granted AND w.pid IS NOT NULL AND w.locktype = h.locktype
   AND (w.database, w.relation, w.page, w.tuple, w.transactionid, w.classid, w.objid, w.objsubid)
       IS NOT DISTINCT FROM (h.database, h.relation, h.page, h.tuple, h.transactionid, h.classid, h.objid, h.objsubid)
 LEFT JOIN pg_stat_activity a ON a.pid = w.pid
-WHERE h.granted AND h.pid IS NULL AND h.virtualtransaction = '-1/' || $1
+WHERE x.locktype = 'transactionid' AND x.granted AND x.pid IS NULL AND x.transactionid = $1::text::xid
 ORDER BY 1
 """
-"""A prepared transaction has no pid: its locks carry -1/xid in its place (postgres-facts 3)."""
+"""A prepared transaction has no pid.  Its locks share a virtualtransaction (-1/xid up to 17, a process number of its own in 18), and
+one of them is the lock on its own xid."""
 
 
 @dataclass(frozen=True)
