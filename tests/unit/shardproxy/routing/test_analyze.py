@@ -212,8 +212,12 @@ def test_keys_on_several_shards_are_refused_where_one_shard_is_needed() -> None:
 
 
 PARAMETERS = [
-    Param(b"7"), Param(struct.pack("!q", 7), True), Param(struct.pack("!i", 7), True, 23), Param(struct.pack("!h", 7), True, 21), Param(b" 7", False, 20),
-]  # fmt: skip
+    Param(b"7"),
+    Param(struct.pack("!q", 7), True),
+    Param(struct.pack("!i", 7), True, 23),
+    Param(struct.pack("!h", 7), True, 21),
+    Param(b" 7", False, 20),
+]
 
 
 @pytest.mark.parametrize("parameter", PARAMETERS)
