@@ -4,6 +4,7 @@ ShardoperatorError
   ManifestError       a manifest can't be read or is invalid
   ShardError          a shard can't be used; `reason` is the condition's reason
   StandaloneError     something on this machine does not work: a server, a child process, a port
+  KubernetesError     the Kubernetes API refused a request, or did not answer
 """
 
 from __future__ import annotations
@@ -28,3 +29,12 @@ class ShardError(ShardoperatorError):
 
 class StandaloneError(ShardoperatorError):
     """Something on this machine does not work as it must."""
+
+
+class KubernetesError(ShardoperatorError):
+    """The Kubernetes API refused a request, did not answer, or could not be found."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status; 0 = no answer."""

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 GROUP = "pgshepherd.io"
-API_VERSION = f"{GROUP}/v1alpha1"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "ShardedCluster"
+PLURAL = "shardedclusters"
+
+FIELD_MANAGER = "pgshepherd"
+FINALIZER = f"{GROUP}/in-doubt-guard"
+LEASE = "pgshepherd-operator"
+
+PAUSED = f"{GROUP}/paused"
+"""Annotation of a ShardedCluster: `true` stops reconciliation; what is prepared is watched, and not resolved."""
+FORCE_DELETE = f"{GROUP}/force-delete"
+"""Annotation of a ShardedCluster: `true` lets it go although something of ours may still be prepared on a shard."""
+CONFIG_HASH = f"{GROUP}/config-hash"
+"""Annotation of a proxy's pod: another value rolls the proxies."""
+ROUTING_HASH = f"{GROUP}/routing-hash"
+"""Annotation of a proxy's pod: two values are never alive together."""
+
+CLUSTER_LABEL = f"{GROUP}/cluster"
 
 SQL_PORT = 6432
 METRICS_PORT = 9090

@@ -1,75 +1,129 @@
-"""One cluster's loop: observe, plan, apply, write status; again after a while, or when woken.
+"""One cluster's loop: read, observe, plan, apply, write status; again after a while, or when woken.
 
-Invariant: nothing that a shard or a platform does ends the loop; an error becomes a condition, a metric and a log line.
+Invariant: nothing that a shard or a platform does ends the loop; an error becomes a condition, a metric and a log line.  Recovery
+goes on while the platform's API is away or the spec is invalid, with what was known last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets as random
+import random
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from shardoperator.controller.platform import Platform
+from shardoperator.controller.platform import Desired, Platform
+from shardoperator.controller.shards import adopt_all, look
 from shardoperator.controller.targets import Targets, targets
-from shardoperator.errors import ShardError, ShardoperatorError
-from shardoperator.models.conditions import merge
+from shardoperator.errors import ShardoperatorError
+from shardoperator.models.conditions import Condition, merge
 from shardoperator.models.manifest import Manifest
 from shardoperator.models.observation import RecoveryReport, ShardObservation
-from shardoperator.models.spec import seconds
-from shardoperator.models.status import Status
+from shardoperator.models.spec import ShardedCluster, seconds
+from shardoperator.models.status import Memory, Status
+from shardoperator.names import FORCE_DELETE
+from shardoperator.reconcile.events import transitions
 from shardoperator.reconcile.inputs import Inputs
-from shardoperator.reconcile.plan import Plan, plan
+from shardoperator.reconcile.plan import Plan, plan, without_spec
 from shardoperator.recovery.controller import RecoveryController
 from shardoperator.recovery.metrics import RecoveryMetrics
 from shardoperator.resources.config import RenderedConfig, render_config
-from shardoperator.shards.adopt import adopt
-from shardoperator.shards.connect import ShardTarget
-from shardoperator.shards.install import Logins, install
-from shardoperator.shards.probe import probe
+from shardoperator.resources.ownership import selector_text
 
 log = logging.getLogger("pgshepherd.controller")
+
+DRAIN_INTERVAL = 1.0
+"""Seconds between two visits while something is ending."""
 
 
 class ClusterController:
     """Of one ShardedCluster."""
 
-    def __init__(self, manifest: Manifest, platform: Platform, *, interval: float = 2.0) -> None:
-        self.manifest = manifest
+    def __init__(
+        self,
+        platform: Platform,
+        *,
+        interval: float = 2.0,
+        memory: Memory | None = None,
+        metrics: RecoveryMetrics | None = None,
+    ) -> None:
         self.interval = interval
         """Seconds between two visits."""
         self.status: Status | None = None
-        self.metrics = RecoveryMetrics(manifest.cluster.metadata.namespace, manifest.cluster.metadata.name)
+        self.memory = memory or Memory()
+        self.metrics = metrics or RecoveryMetrics()
         self.wake = asyncio.Event()
         self._platform = platform
+        self._desired: Desired | None = None
+        self._manifest: Manifest | None = None
+        """The last one that was valid."""
         self._recovery: RecoveryController | None = None
         self._rendered: RenderedConfig | None = None
+        self._visited = asyncio.get_running_loop().time()
+
+    def since_visit(self) -> float:
+        """Seconds since the last visit that came to its end."""
+        return asyncio.get_running_loop().time() - self._visited
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, or until a deleted cluster is let go."""
         while True:
+            pause = self.interval
             try:
-                await self.visit()
+                decided = await self.visit()
             except ShardoperatorError as error:
-                log.warning("%s: %s", self.manifest.cluster.metadata.name, error)
-            self.wake.clear()
-            try:
-                async with asyncio.timeout(self.interval * (0.9 + random.randbelow(21) / 100)):
-                    await self.wake.wait()
-            except TimeoutError:
-                continue
+                log.warning("visit: %s", error)
+            except Exception as error:  # noqa: BLE001 - the top-level loop: nothing may end it
+                await self._failed(error)
+            else:
+                self._visited = asyncio.get_running_loop().time()
+                if decided.let_go:
+                    return
+                pause = min(pause, DRAIN_INTERVAL) if decided.condition("Deleting").status == "True" else pause
+            await self._sleep(pause)
 
-    async def visit(self) -> Status:
-        """One pass."""
-        known = targets(self.manifest.cluster, self.manifest.secrets)
-        shards = await self._probe(known)
-        inputs = self._inputs(known, shards, None)
-        first = plan(inputs)
-        if first.adopt:
-            await self._adopt(known)
-            shards = await self._probe(known)
-            inputs = self._inputs(known, shards, None)
+    async def _sleep(self, pause: float) -> None:
+        try:
+            async with asyncio.timeout(pause * random.uniform(0.9, 1.1)):  # noqa: S311 - jitter
+                await self.wake.wait()
+        except TimeoutError:
+            return
+        finally:
+            self.wake.clear()
+
+    async def _failed(self, error: Exception) -> None:
+        """A fault of ours: said as a doubt, since nobody has looked."""
+        log.error("a visit failed", exc_info=error)
+        self._count_failure()
+        if self.status is None:
+            return
+        text = f"the last visit failed ({type(error).__name__}): see the operator's log"
+        doubt = Condition("TransactionsResolved", "Unknown", "ScanFailed", text)
+        conditions = [doubt if one.type == doubt.type else one for one in self.status.conditions]
+        try:
+            await self._write(replace(self.status, report=None), conditions)
+        except ShardoperatorError as second:
+            log.warning("the failure could not be written down: %s", second)
+
+    def _count_failure(self) -> None:
+        if self._desired is not None:
+            self.metrics.of(self._desired.metadata.namespace, self._desired.metadata.name).visit_failed()
+
+    # --- one visit
+
+    async def visit(self) -> Plan:
+        """One pass; raises ShardoperatorError if the platform could not be asked or told."""
+        desired = await self._read()
+        if self._manifest is None:
+            return await self._visit_without_spec(desired)
+        await self._platform.hold()
+        cluster = self._manifest.cluster.model_copy(update={"metadata": desired.metadata})
+        known = targets(cluster, self._manifest.secrets)
+        inputs = self._inputs(cluster, known, await look(cluster, known), desired.invalid)
+        if plan(inputs).adopt:
+            await adopt_all(cluster, known)
+            inputs = self._inputs(cluster, known, await look(cluster, known), desired.invalid)
         report = await self._recover(known, inputs)
         self._render(known, inputs)
         inputs = replace(
@@ -79,92 +133,108 @@ class ClusterController:
             desired_hash=self._rendered.config_hash if self._rendered is not None else "",
         )
         decided = plan(inputs)
-        if decided.run_proxy and self._rendered is not None:
-            await self._platform.apply_proxy(self._rendered)
-        return await self._write(inputs, decided)
+        await self._apply(cluster, decided)
+        await self._write_visit(inputs, decided)
+        if decided.let_go:
+            await self._let_go(cluster)
+        return decided
 
-    def _inputs(self, known: Targets, shards: tuple[ShardObservation, ...], report: RecoveryReport | None) -> Inputs:
+    async def _read(self) -> Desired:
+        """What is wanted now; while the platform is away, what was wanted last."""
+        try:
+            desired = await self._platform.read()
+        except ShardoperatorError as error:
+            if self._desired is None:
+                raise
+            log.warning("what is wanted could not be read, the last known stands: %s", error)
+            return self._desired
+        self._desired = desired
+        self._manifest = desired.manifest or self._manifest
+        return desired
+
+    async def _visit_without_spec(self, desired: Desired) -> Plan:
+        metadata = desired.metadata
+        decided = without_spec(
+            desired.invalid,
+            self.memory.conditions,
+            deleting=metadata.deletion_timestamp is not None,
+            forced=metadata.says(FORCE_DELETE),
+        )
+        if decided.remove_proxy:
+            await self._platform.remove_proxy()
+        status = Status(metadata.name, metadata.namespace, metadata.generation, self.memory.cluster_id, ())
+        await self._write(status, decided.conditions)
+        if decided.let_go:
+            await self._platform.let_go()
+        return decided
+
+    def _inputs(self, cluster: ShardedCluster, known: Targets, shards: tuple[ShardObservation, ...], invalid: str) -> Inputs:
         return Inputs(
-            self.manifest.cluster,
+            cluster,
             shards,
-            self._platform.instances,
-            report=report,
+            self._platform.instances(cluster),
             missing_secrets=known.missing,
-            known_numbers={shard.name: shard.number for shard in self.status.shards} if self.status is not None else None,
+            known_numbers=self.memory.numbers or None,
+            last_cluster_id=self.memory.cluster_id,
+            invalid=invalid,
         )
 
-    async def _probe(self, known: Targets) -> tuple[ShardObservation, ...]:
-        """All shards at once: one that hangs delays the visit by its time limit, not each other."""
-        observations = list(await asyncio.gather(*(self._probe_one(known, position) for position in range(len(known.recovery)))))
-        return tuple(observations)
-
-    async def _probe_one(self, known: Targets, position: int) -> ShardObservation:
-        spec = self.manifest.cluster.spec
-        target, logins = known.recovery[position], known.logins[position]
-        if target is None or logins is None:
-            shard = spec.shards[position]
-            missing = f"shard {shard.name}: a Secret is missing: {'; '.join(known.missing)}"
-            return ShardObservation(shard.name, spec.number(position), reachable=False, reason="SecretNotFound", message=missing)
-        seen = await probe(target, logins)
-        installer = known.installers[position]
-        lacking = seen.reachable and any(problem.remedy for problem in seen.problems)
-        if lacking and installer is not None and (seen.max_prepared_transactions or 0) > 0:
-            return await self._install(installer, logins, target, seen)
-        return seen
-
-    async def _install(
-        self, installer: ShardTarget, logins: Logins, target: ShardTarget, seen: ShardObservation
-    ) -> ShardObservation:
-        try:
-            await install(installer, logins)
-        except ShardError as error:
-            log.warning("%s", error)
-            return seen
-        log.info("%s: installed the schema pgshepherd", target.where)
-        return await probe(target, logins)
-
-    async def _adopt(self, known: Targets) -> None:
-        wanted = self.manifest.cluster.spec.cluster_id or random.token_hex(8)
-        try:
-            cluster_id = await adopt(known.reachable, wanted)
-        except ShardError as error:
-            log.warning("adoption: %s", error)
-        else:
-            log.info("adopted %d shards into cluster %s", len(known.reachable), cluster_id)
-
     async def _recover(self, known: Targets, inputs: Inputs) -> RecoveryReport | None:
-        cluster_id = inputs.cluster_id or (self.status.cluster_id if self.status is not None else None)
+        cluster_id = inputs.cluster_id or self.memory.cluster_id
         if cluster_id is None:
             return None
-        recovery = self.manifest.cluster.spec.recovery
+        spec, metadata = inputs.cluster.spec.recovery, inputs.cluster.metadata
         members = {number for shard in inputs.shards if shard.identity is not None for number in shard.identity.members}
         members |= {shard.number for shard in inputs.shards}
         if self._recovery is None or self._recovery.cluster != cluster_id:
-            self._recovery = RecoveryController(cluster_id, known.reachable, frozenset(members), metrics=self.metrics)
+            metrics = self.metrics.of(metadata.namespace, metadata.name)
+            self._recovery = RecoveryController(cluster_id, known.reachable, frozenset(members), metrics=metrics)
         self._recovery.targets = known.reachable
         self._recovery.members |= members
-        self._recovery.grace = seconds(recovery.grace_period)
-        self._recovery.resolve = recovery.mode == "Resolve" and not inputs.paused
+        self._recovery.grace = seconds(spec.grace_period)
+        self._recovery.resolve = spec.mode == "Resolve" and not inputs.paused
         return await self._recovery.run_pass()
 
     def _render(self, known: Targets, inputs: Inputs) -> None:
-        """Only from a whole view; else what was rendered last stays."""
+        """Only from a whole and valid view; else what was rendered last stays."""
         identifiers = [shard.identity.system_identifier for shard in inputs.shards if shard.identity is not None]
-        if inputs.cluster_id is None or known.proxy is None or len(identifiers) != len(inputs.shards):
+        whole = inputs.cluster_id is not None and known.proxy is not None and len(identifiers) == len(inputs.shards)
+        if not whole or inputs.invalid or inputs.cluster_id is None or known.proxy is None:
             return
-        self._rendered = render_config(self.manifest.cluster, inputs.cluster_id, identifiers, known.proxy, self._platform.listen)
+        self._rendered = render_config(inputs.cluster, inputs.cluster_id, identifiers, known.proxy, self._platform.listen)
 
-    async def _write(self, inputs: Inputs, decided: Plan) -> Status:
-        metadata = self.manifest.cluster.metadata
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        old = self.status.conditions if self.status is not None else ()
-        cluster_id = inputs.cluster_id or (self.status.cluster_id if self.status is not None else None)
-        conditions = merge(old, decided.conditions, metadata.generation, now)
+    async def _apply(self, cluster: ShardedCluster, decided: Plan) -> None:
+        if decided.remove_proxy:
+            await self._platform.remove_proxy()
+        elif decided.run_proxy and self._rendered is not None:
+            await self._platform.apply_proxy(cluster, self._rendered)
+
+    async def _let_go(self, cluster: ShardedCluster) -> None:
+        await self._platform.let_go()
+        self.metrics.of(cluster.metadata.namespace, cluster.metadata.name).forget()
+
+    # --- status
+
+    async def _write_visit(self, inputs: Inputs, decided: Plan) -> None:
+        metadata = inputs.cluster.metadata
         status = Status(
-            metadata.name, metadata.namespace, metadata.generation, cluster_id, conditions, inputs.shards, inputs.report
+            metadata.name,
+            metadata.namespace,
+            metadata.generation,
+            inputs.cluster_id or self.memory.cluster_id,
+            (),
+            inputs.shards,
+            inputs.report,
+            inputs.proxy,
+            selector_text(metadata.name),
         )
-        changed = self.status is None or status != self.status
-        self.status = status
-        if changed:
-            await self._platform.write_status(status)
-        return status
+        await self._write(status, decided.conditions)
+
+    async def _write(self, status: Status, conditions: Sequence[Condition]) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        merged = merge(self.memory.conditions, tuple(conditions), status.observed_generation, now)
+        events = transitions(self.memory.conditions, merged)
+        self.status = replace(status, conditions=merged)
+        numbers = self.status.memory.numbers or self.memory.numbers
+        await self._platform.write_status(self.status, events)
+        self.memory = replace(self.status.memory, numbers=numbers)

@@ -65,6 +65,8 @@ class ProxyObservation:
     ready: int = 0
     config_hash: str = ""
     """Of the configuration that they serve; empty if unknown."""
+    reason: str = ""
+    """A reason of ProxyAvailable, where more is known than that proxies are missing."""
     message: str = ""
 
 
@@ -75,8 +77,10 @@ class PreparedTransaction:
     shard: int
     gid: str
     owner: str
+    prepared_at: str
+    """RFC 3339, UTC, by the shard's own clock."""
     age: float
-    """Seconds, by the shard's own clock."""
+    """Seconds, by the same clock."""
     database: str
     transaction_class: TransactionClass
     reason: str = ""

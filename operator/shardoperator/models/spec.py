@@ -147,12 +147,19 @@ def _unique(what: str, values: list[object] | list[str] | list[int] | list[tuple
 class Metadata(BaseModel):
     """What we need of an object's metadata."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
     name: Name
     namespace: str = "default"
+    uid: str = ""
     generation: int = 1
     annotations: dict[str, str] = {}
+    deletion_timestamp: str | None = None
+    """Set by Kubernetes once somebody has deleted the object."""
+
+    def says(self, annotation: str) -> bool:
+        """Whether an annotation is `true`."""
+        return self.annotations.get(annotation, "").lower() == "true"
 
 
 class ShardedCluster(BaseModel):

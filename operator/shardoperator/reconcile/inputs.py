@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from shardoperator.models.observation import ProxyObservation, RecoveryReport, ShardObservation
 from shardoperator.models.spec import ShardedCluster
+from shardoperator.names import PAUSED
 
 HEADROOM = 4
 """Slots beyond the proxies' budgets: for orphans that wait for recovery, and for people."""
@@ -30,6 +31,10 @@ class Inputs:
     """Numbers by shard name as of the last status."""
     desired_hash: str = ""
     """Of the configuration that the proxies shall serve."""
+    last_cluster_id: str | None = None
+    """The cluster id of the last status."""
+    invalid: str = ""
+    """Why the spec that stands in the object can't be used; `cluster` is then the last one that could."""
 
     def needed_slots(self, position: int) -> int:
         """max_prepared_transactions that the shard's server must have: the proxies' budgets for all our shards on it."""
@@ -46,4 +51,9 @@ class Inputs:
     @property
     def paused(self) -> bool:
         """By annotation."""
-        return self.cluster.metadata.annotations.get("pgshepherd.io/paused", "").lower() == "true"
+        return self.cluster.metadata.says(PAUSED)
+
+    @property
+    def deleting(self) -> bool:
+        """Somebody has deleted the object; it is there until it is let go."""
+        return self.cluster.metadata.deletion_timestamp is not None

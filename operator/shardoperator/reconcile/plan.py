@@ -5,10 +5,12 @@ Invariant: a running proxy is never removed by an observation: the first deploym
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shardoperator.models.conditions import Condition
+from shardoperator.models.conditions import ORDER, Condition
 from shardoperator.models.observation import ProxyObservation
+from shardoperator.reconcile.deletion import deletion
 from shardoperator.reconcile.inputs import Inputs
 from shardoperator.reconcile.shards import shards_reachable, two_phase_ready, wrong_shards
 from shardoperator.reconcile.transactions import old_transactions, transactions_resolved
@@ -23,8 +25,9 @@ class Plan:
     adopt: bool
     """Write the identity rows that are missing."""
     run_proxy: bool
-    resolve: bool
-    """Whether recovery may act."""
+    remove_proxy: bool
+    let_go: bool
+    """The object is being deleted, and nothing is left to do for it."""
 
     def condition(self, kind: str) -> Condition:
         """The condition of that type."""
@@ -38,29 +41,63 @@ def plan(inputs: Inputs) -> Plan:
     usable = reachable.status == "True" and (two_phase.status == "True" or two_phase.reason == "NotRequested")
     adopted = inputs.cluster_id is not None
     running = inputs.proxy is not None
-    halted = bool(destructive) or inputs.paused
-    run_proxy = inputs.cluster.spec.proxy.replicas > 0 and (running or (usable and adopted and not halted))
+    halted = bool(destructive) or inputs.paused or bool(inputs.invalid) or inputs.deleting
+    unwanted = inputs.deleting or inputs.cluster.spec.proxy.replicas == 0
+    run_proxy = not unwanted and not inputs.paused and (running or (usable and adopted and not halted))
+    end = deletion(inputs)
     resolved = transactions_resolved(inputs.report, inputs.cluster.spec.recovery)
     proxy = _proxy_available(inputs)
     conditions = (
         _ready(inputs, reachable, two_phase, proxy, destructive),
         _progressing(inputs, run_proxy=run_proxy),
         _degraded(inputs, two_phase),
-        _stalled(destructive),
+        _stalled(inputs, destructive),
         reachable,
         two_phase,
         proxy,
         resolved,
         Condition("Paused", "True" if inputs.paused else "False", "Paused" if inputs.paused else "NotPaused", ""),
-        Condition("Deleting", "False", "NotDeleting", ""),
+        end.condition,
     )
-    return Plan(conditions, adopt=not halted and _adoptable(inputs), run_proxy=run_proxy, resolve=not inputs.paused)
+    return Plan(
+        conditions,
+        adopt=not halted and _adoptable(inputs),
+        run_proxy=run_proxy,
+        remove_proxy=running and unwanted and not inputs.paused,
+        let_go=end.let_go,
+    )
 
 
 def _adoptable(inputs: Inputs) -> bool:
     """All shards are there and installed, none is wrong, and some lack their row."""
     ready = all(shard.reachable and shard.installed and not shard.problems for shard in inputs.shards)
     return ready and not wrong_shards(inputs) and any(shard.identity is None for shard in inputs.shards)
+
+
+def without_spec(message: str, remembered: Sequence[Condition], *, deleting: bool, forced: bool) -> Plan:
+    """Before any spec could be read: what is known stays, nothing is done; a cluster that is deleted waits for a person."""
+    known = {condition.type: condition for condition in remembered}
+    invalid = {"Ready": "False", "Stalled": "True"}
+    conditions = []
+    for kind in ORDER:
+        if kind in invalid:
+            conditions.append(Condition(kind, invalid[kind], "InvalidSpec", message))
+        elif kind == "Deleting" and deleting:
+            text = "the spec can't be read, so the shards can't be asked what is prepared on them: mend it, or force the deletion"
+            conditions.append(Condition(kind, "True", "InDoubtTransactions", text))
+        else:
+            conditions.append(known.get(kind) or _unknown(kind))
+    return Plan(tuple(conditions), adopt=False, run_proxy=False, remove_proxy=deleting, let_go=deleting and forced)
+
+
+_AT_REST = {"Progressing": "UpToDate", "Degraded": "AsExpected", "Paused": "NotPaused", "Deleting": "NotDeleting"}
+_UNKNOWN = {"TwoPhaseReady": "Unknown", "ShardsReachable": "Timeout", "TransactionsResolved": "ScanFailed"}
+
+
+def _unknown(kind: str) -> Condition:
+    if kind in _AT_REST:
+        return Condition(kind, "False", _AT_REST[kind], "")
+    return Condition(kind, "Unknown", _UNKNOWN.get(kind, "Unavailable"), "could not look: the spec can't be read")
 
 
 def _destructive(inputs: Inputs) -> str:
@@ -73,8 +110,10 @@ def _destructive(inputs: Inputs) -> str:
 
 
 def _ready(inputs: Inputs, reachable: Condition, two_phase: Condition, proxy: Condition, destructive: str) -> Condition:
-    if destructive:
-        return Condition("Ready", "False", "InvalidSpec", destructive)
+    if inputs.deleting:
+        return Condition("Ready", "False", "Deleting", "it is being deleted")
+    if inputs.invalid or destructive:
+        return Condition("Ready", "False", "InvalidSpec", inputs.invalid or destructive)
     if inputs.paused:
         return Condition("Ready", "Unknown", "Paused", "reconciliation is paused")
     if reachable.status != "True":
@@ -91,9 +130,12 @@ def _ready(inputs: Inputs, reachable: Condition, two_phase: Condition, proxy: Co
 def _proxy_available(inputs: Inputs) -> Condition:
     kind, proxy = "ProxyAvailable", inputs.proxy or ProxyObservation()
     if inputs.proxy is None:
-        return Condition(kind, "False", "Unavailable", "no proxy runs yet")
+        return Condition(kind, "False", "Unavailable", "no proxy runs")
     if proxy.ready < max(1, proxy.desired):
-        return Condition(kind, "False", "Unavailable", proxy.message or f"{proxy.ready} of {proxy.desired} proxies are ready")
+        message = proxy.message or f"{proxy.ready} of {proxy.desired} proxies are ready"
+        return Condition(kind, "False", proxy.reason or "Unavailable", message)
+    if proxy.reason:
+        return Condition(kind, "False", proxy.reason, proxy.message)
     if inputs.desired_hash and proxy.config_hash != inputs.desired_hash:
         return Condition(kind, "False", "ConfigOutdated", "the proxies do not serve the desired configuration yet")
     return Condition(kind, "True", "MinimumReplicasAvailable", f"{proxy.ready} of {proxy.desired} proxies are ready")
@@ -118,6 +160,9 @@ def _degraded(inputs: Inputs, two_phase: Condition) -> Condition:
         stuck = [one for one in old_transactions(report, inputs.cluster.spec.recovery) if one.transaction_class in doubtful]
         if stuck:
             return Condition(kind, "True", "InDoubtTransactions", f"{len(stuck)} prepared transactions are in doubt")
+    if inputs.proxy is not None and 0 < inputs.proxy.ready < inputs.proxy.desired:
+        message = f"{inputs.proxy.ready} of {inputs.proxy.desired} proxies are ready"
+        return Condition(kind, "True", "PartialProxy", message)
     if inputs.proxy is not None and two_phase.reason in ("TooLow", "Disabled", "PendingRestart"):
         return Condition(kind, "True", "PreparedTransactionsTooLow", two_phase.message)
     servers = [shard.system_identifier for shard in inputs.shards if shard.system_identifier is not None]
@@ -126,7 +171,9 @@ def _degraded(inputs: Inputs, two_phase: Condition) -> Condition:
     return Condition(kind, "False", "AsExpected", "")
 
 
-def _stalled(destructive: str) -> Condition:
+def _stalled(inputs: Inputs, destructive: str) -> Condition:
+    if inputs.invalid:
+        return Condition("Stalled", "True", "InvalidSpec", inputs.invalid)
     if destructive:
         return Condition("Stalled", "True", "DestructiveChange", destructive)
     return Condition("Stalled", "False", "NotStalled", "")

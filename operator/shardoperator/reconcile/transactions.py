@@ -27,9 +27,7 @@ def transactions_resolved(report: RecoveryReport | None, recovery: Recovery) -> 
         return Condition(
             _KIND, "Unknown", "ScanFailed", "; ".join(f"shard {number}: {why}" for number, why in report.failed[:LISTED])
         )
-    younger = len(report.ours())
-    message = f"{younger} prepared, none older than {recovery.alert_after}" if younger else "nothing of ours is prepared"
-    return Condition(_KIND, "True", "Clean", message)
+    return Condition(_KIND, "True", "Clean", f"nothing of ours has been prepared for longer than {recovery.alert_after}")
 
 
 def old_transactions(report: RecoveryReport, recovery: Recovery) -> list[PreparedTransaction]:
@@ -45,10 +43,10 @@ def _reason(old: list[PreparedTransaction], recovery: Recovery) -> str:
 
 
 def describe(transactions: list[PreparedTransaction]) -> str:
-    """For a person: which, how old, whom they block."""
+    """For a person: which, since when (not for how long: the text must not change while nothing happens), whom they block."""
     lines = []
     for one in transactions[:LISTED]:
         blocks = f", blocks {', '.join(one.blocks[:3])}" if one.blocks else ""
-        lines.append(f"{one.gid} on shard {one.shard}: {one.transaction_class.value}, {one.age:.0f} s old{blocks}")
+        lines.append(f"{one.gid} on shard {one.shard}: {one.transaction_class.value}, prepared at {one.prepared_at}{blocks}")
     more = f"; and {len(transactions) - LISTED} more" if len(transactions) > LISTED else ""
     return "; ".join(lines) + more

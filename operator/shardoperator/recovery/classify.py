@@ -50,6 +50,7 @@ def described(
         shard=sighting.shard,
         gid=sighting.gid,
         owner=sighting.owner,
+        prepared_at=sighting.prepared_at,
         age=sighting.age,
         database=sighting.database,
         transaction_class=transaction_class,

@@ -15,7 +15,7 @@ import shardoperator.recovery.classify as classify
 from shardoperator.errors import ShardError
 from shardoperator.models.observation import PreparedTransaction, RecoveryReport
 from shardoperator.recovery.classify import Group
-from shardoperator.recovery.metrics import RecoveryMetrics
+from shardoperator.recovery.metrics import ClusterMetrics, RecoveryMetrics
 from shardoperator.shards.connect import ShardTarget
 from shardoperator.shards.link import ShardLink, resolve_on
 from shardoperator.shards.scan import Sighting
@@ -55,7 +55,7 @@ class RecoveryController:
     """Seconds for which a transaction is left to its coordinator; saves work, and is not needed for safety."""
     resolve: bool = True
     """False: look, and say what would be done."""
-    metrics: RecoveryMetrics = field(default_factory=RecoveryMetrics)
+    metrics: ClusterMetrics = field(default_factory=lambda: ClusterMetrics(RecoveryMetrics()))
     _timelines: dict[int, int] = field(default_factory=dict)
     _backoff: dict[str, _Backoff] = field(default_factory=dict)
 

@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import SecretStr
 
 from shardoperator.models.spec import ShardedCluster
-from shardoperator.names import HEALTH_PORT, METRICS_PORT
+from shardoperator.names import HEALTH_PORT, METRICS_PORT, SQL_PORT
 from shardproxy.config import models as proxy
 from shardproxy.config.load import render
 
@@ -27,13 +28,15 @@ class Logins:
 
 @dataclass(frozen=True)
 class Listen:
-    """Where one proxy listens; on Kubernetes the same for all."""
+    """Where one proxy listens; on Kubernetes the same for all, and what differs comes from the pod's environment."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - pods are reached from outside
-    port: int = 6432
+    host: str | None = None
+    """None: left to the environment, and by default all addresses."""
+    port: int = SQL_PORT
     metrics_port: int = METRICS_PORT
     health_port: int = HEALTH_PORT
-    instance: str = "proxy"
+    instance: str | None = None
+    """None: left to the environment."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,15 @@ def render_config(
 
 def _pgdog(cluster: ShardedCluster, listen: Listen) -> proxy.PgdogFile:
     spec = cluster.spec
+    hosts: dict[str, Any] = {"host": listen.host, "openmetrics_host": listen.host} if listen.host is not None else {}
     return proxy.PgdogFile(
         general=proxy.General(
-            host=listen.host,
+            **hosts,
             port=listen.port,
             workers=1,
             default_pool_size=spec.proxy.pool_size,
             two_phase_commit=spec.two_phase_commit.enabled,
             two_phase_commit_auto=spec.two_phase_commit.auto,
-            openmetrics_host=listen.host,
             openmetrics_port=listen.metrics_port,
         ),
         databases=[
@@ -104,11 +107,13 @@ def _pgshepherd(
     cluster: ShardedCluster, cluster_id: str, system_identifiers: Sequence[int], logins: Logins, listen: Listen
 ) -> proxy.PgshepherdFile:
     spec = cluster.spec
+    instance = {"name": listen.instance} if listen.instance is not None else {}
+    health = {"host": listen.host} if listen.host is not None else {}
     return proxy.PgshepherdFile(
         cluster=proxy.ClusterSection(id=cluster_id, name=cluster.metadata.name, routing_hash=routing_hash(cluster, cluster_id)),
         two_phase_commit=proxy.TwoPhaseSection(slots_per_shard=spec.proxy.slots_per_shard),
-        instance=proxy.InstanceSection(name=listen.instance),
-        health=proxy.HealthSection(host=listen.host, port=listen.health_port),
+        instance=proxy.InstanceSection(**instance),
+        health=proxy.HealthSection(**health, port=listen.health_port),
         shards=[
             proxy.ShardIdentity(
                 number=spec.number(position),

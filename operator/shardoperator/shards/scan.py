@@ -11,6 +11,7 @@ from shardproxy.twophase.gid import Gid, parse
 
 _SCAN = """
 SELECT gid, COALESCE(owner, '') AS owner, extract(epoch FROM clock_timestamp() - prepared)::float8 AS age, database,
+       to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS prepared_at,
        age(transaction) AS xid_age, transaction::text AS xid
 FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
 """
@@ -39,8 +40,10 @@ class Sighting:
     parsed: Gid | None
     """None: foreign."""
     owner: str
+    prepared_at: str
+    """RFC 3339, UTC, by the shard's own clock."""
     age: float
-    """Seconds, by the shard's own clock."""
+    """Seconds, by the same clock."""
     database: str
     xid_age: int
     xid: str
@@ -50,7 +53,17 @@ async def scan(connection: asyncpg.Connection, shard: int) -> list[Sighting]:
     """All prepared transactions of this database, oldest first."""
     rows = await fetch(connection, _SCAN)
     return [
-        Sighting(shard, row["gid"], parse(row["gid"]), row["owner"], row["age"], row["database"], row["xid_age"], row["xid"])
+        Sighting(
+            shard=shard,
+            gid=row["gid"],
+            parsed=parse(row["gid"]),
+            owner=row["owner"],
+            prepared_at=row["prepared_at"],
+            age=row["age"],
+            database=row["database"],
+            xid_age=row["xid_age"],
+            xid=row["xid"],
+        )
         for row in rows
     ]
 

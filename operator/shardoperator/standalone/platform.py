@@ -11,11 +11,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from shardoperator.controller.platform import Desired
+from shardoperator.models.manifest import Manifest
 from shardoperator.models.observation import ProxyObservation
+from shardoperator.models.spec import ShardedCluster
 from shardoperator.models.status import Status
+from shardoperator.reconcile.events import Event
 from shardoperator.resources.config import Listen, RenderedConfig
 from shardoperator.standalone.children import die_with_parent
 
@@ -30,11 +34,11 @@ RESTART_FIRST, RESTART_MAX = 0.2, 10.0
 class StandalonePlatform:
     """Files below `state`, and one child process."""
 
-    def __init__(self, state: Path, listen: Listen, on_status: Callable[[Status], None]) -> None:
-        self.instances = 1
+    def __init__(self, manifest: Manifest, state: Path, listen: Listen, on_status: Callable[[Status], None]) -> None:
         self.listen = listen
         self.restarts = True
         """False: a proxy that died stays dead (the demo shows what it left)."""
+        self._manifest = manifest
         self._state = state
         self._on_status = on_status
         self._process: asyncio.subprocess.Process | None = None
@@ -47,14 +51,24 @@ class StandalonePlatform:
         """Of the running proxy."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
+    def instances(self, cluster: ShardedCluster) -> int:
+        """One: the next is started after the last has ended."""
+        return 1
+
+    async def read(self) -> Desired:
+        """A file is read once, when the command starts."""
+        return Desired(self._manifest.cluster.metadata, self._manifest)
+
     async def observe_proxy(self) -> ProxyObservation | None:
         """By its health port."""
         if self._process is None:
             return None
         if self._process.returncode is not None:
-            return ProxyObservation(1, 0, self._served, f"the proxy ended with code {self._process.returncode}")
+            return ProxyObservation(1, 0, self._served, message=f"the proxy ended with code {self._process.returncode}")
         ready = await self._ready()
-        return ProxyObservation(1, int(ready), self._served, "" if ready else "the proxy does not answer on its health port")
+        return ProxyObservation(
+            1, int(ready), self._served, message="" if ready else "the proxy does not answer on its health port"
+        )
 
     async def _ready(self) -> bool:
         try:
@@ -67,7 +81,7 @@ class StandalonePlatform:
             return False
         return answer.startswith(b"HTTP/1.1 200")
 
-    async def apply_proxy(self, config: RenderedConfig) -> None:
+    async def apply_proxy(self, cluster: ShardedCluster, config: RenderedConfig) -> None:
         """Start it, restart it with a changed configuration, or leave it alone."""
         alive = self.proxy_pid is not None
         if alive and self._served == config.config_hash:
@@ -106,6 +120,17 @@ class StandalonePlatform:
             )  # fmt: skip
         log.info("started the proxy, pid %d", self._process.pid)
 
+    async def remove_proxy(self) -> None:
+        """Drain it, and forget it."""
+        await self.stop()
+        self._process = None
+
+    async def hold(self) -> None:
+        """A file does not disappear under us."""
+
+    async def let_go(self) -> None:
+        """Nobody deletes a file's cluster; its proxy ends with the command."""
+
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL for one that does not drain in time."""
         if self._process is None or self._process.returncode is not None:
@@ -123,8 +148,8 @@ class StandalonePlatform:
             self._process.kill()
             await self._process.wait()
 
-    async def write_status(self, status: Status) -> None:
-        """To whoever shows it, and to status.json."""
+    async def write_status(self, status: Status, events: Sequence[Event]) -> None:
+        """To whoever shows it, and to status.json; transitions are shown with it."""
         self._on_status(status)
         await asyncio.to_thread(self._write_status, json.dumps(status.to_json(), indent=2))
 

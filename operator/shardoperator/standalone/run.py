@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from shardoperator.controller.http import Answer, json_answer, serve
 from shardoperator.controller.loop import ClusterController
 from shardoperator.models.conditions import Condition
 from shardoperator.models.manifest import Manifest
 from shardoperator.models.status import Status
 from shardoperator.resources.config import Listen
-from shardoperator.standalone.http import Answer, json_answer, serve
 from shardoperator.standalone.platform import StandalonePlatform
 from shardoperator.standalone.tables import status_view
 
@@ -60,8 +60,8 @@ async def run_cluster(manifest: Manifest, options: RunOptions) -> int:
     """The exit code: 0 after a signal, 1 if the HTTP address is taken."""
     console = Console(highlight=False)
     display = Display(console)
-    platform = StandalonePlatform(options.state, options.listen, display.show)
-    controller = ClusterController(manifest, platform)
+    platform = StandalonePlatform(manifest, options.state, options.listen, display.show)
+    controller = ClusterController(platform)
     try:
         server = await serve(options.http_host, options.http_port, routes(controller))
     except OSError as error:

@@ -5,6 +5,7 @@ Invariant: what `render` writes, `load` reads back as the same models, and PgDog
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import tomli_w
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from shardproxy.config.environment import ROUTING_VARIABLE, pgdog_defaults, pgshepherd_defaults
 from shardproxy.config.keys import PGDOG_SECTIONS, USER_KEYS
 from shardproxy.config.models import PgdogFile, PgshepherdFile, ProxyConfig, UsersFile
 from shardproxy.errors import ConfigError
@@ -41,17 +43,27 @@ def load(pgdog: Path, users: Path, pgshepherd: Path | None = None) -> LoadedConf
     if ours is not None:
         warnings.extend(_unknown_ours(beside.name, ours, PgshepherdFile))
     parts = {
-        "pgdog": _validate(pgdog.name, PgdogFile, pgdog_data),
+        "pgdog": _validate(pgdog.name, PgdogFile, pgdog_defaults(pgdog_data, os.environ)),
         "users": _validate(users.name, UsersFile, users_data),
-        "pgshepherd": _validate(beside.name, PgshepherdFile, ours) if ours is not None else None,
+        "pgshepherd": _validate(beside.name, PgshepherdFile, pgshepherd_defaults(ours, os.environ)) if ours is not None else None,
     }
     try:
         config = ProxyConfig.model_validate(parts)
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    _check_routing(config, os.environ.get(ROUTING_VARIABLE))
     if ours is None and config.pgdog.general.two_phase_commit:
         warnings.append(f"no {PGSHEPHERD_FILE}: writes on several shards will be refused, because two_phase_commit is on")
     return LoadedConfig(config, tuple(warnings))
+
+
+def _check_routing(config: ProxyConfig, wanted: str | None) -> None:
+    found = config.pgshepherd.cluster.routing_hash if config.pgshepherd is not None else ""
+    if wanted and wanted != found:
+        raise ConfigError(
+            f"{PGSHEPHERD_FILE}: cluster.routing_hash is {found!r}, this instance was started for {wanted!r} ({ROUTING_VARIABLE}): "
+            "two routing maps must not be alive together; the instance that was started for this file serves it"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -132,7 +144,10 @@ def _supported(model: type[BaseModel], section: str) -> frozenset[str]:
 
 
 def render(config: ProxyConfig) -> dict[str, str]:
-    """The texts of the files by name; users.toml and pgshepherd.toml hold passwords."""
+    """The texts of the files by name; users.toml and pgshepherd.toml hold passwords.
+
+    A key that was not set is left open, so that the environment of an instance may give it.
+    """
     files = {"pgdog.toml": tomli_w.dumps(_plain(config.pgdog)), "users.toml": tomli_w.dumps(_plain(config.users))}
     if config.pgshepherd is not None:
         files[PGSHEPHERD_FILE] = tomli_w.dumps(_plain(config.pgshepherd))
@@ -140,7 +155,7 @@ def render(config: ProxyConfig) -> dict[str, str]:
 
 
 def _plain(model: BaseModel) -> dict[str, Any]:
-    data = {key: _value(value) for key, value in model if value is not None}
+    data = {key: _value(value) for key, value in model if value is not None and key in model.model_fields_set}
     aliases = {key: field.alias for key, field in type(model).model_fields.items() if field.alias}
     return {aliases.get(key, key): value for key, value in data.items() if value != []}
 

@@ -108,8 +108,9 @@ class Stage:
 
     def apply(self, on_status: Callable[[Status], None]) -> None:
         """The manifest is applied; nothing is visited yet."""
-        self._platform = StandalonePlatform(self.directory / "state", self.listen, on_status)
-        self._controller = ClusterController(parse_manifest(self.manifest(), "shop.yaml"), self._platform, interval=0.5)
+        manifest = parse_manifest(self.manifest(), "shop.yaml")
+        self._platform = StandalonePlatform(manifest, self.directory / "state", self.listen, on_status)
+        self._controller = ClusterController(self._platform, interval=0.5)
 
     def start_controller(self) -> None:
         """From here on the controller visits by itself."""

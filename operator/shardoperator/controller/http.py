@@ -1,4 +1,4 @@
-"""Status as JSON, metrics and probes over HTTP, for one machine."""
+"""Status as JSON, metrics and probes over HTTP."""
 
 from __future__ import annotations
 
