@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shardoperator.cli import offline, recovery, running, shards
+from shardoperator.cli import kubernetes, offline, recovery, running, shards, status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,7 +19,8 @@ app = typer.Typer(
 app.command("demo")(running.demo)
 app.command("run")(running.run)
 app.command("proxy")(running.proxy)
-app.command("status")(running.status)
+app.command("operator")(kubernetes.operator)
+app.command("status")(status.status)
 app.command("check")(shards.check)
 app.command("adopt")(shards.adopt)
 app.command("recover")(recovery.recover)

@@ -45,7 +45,7 @@ def print_json(value: Any) -> None:
 
 def fail(message: str, code: ExitCode) -> NoReturn:
     """Say why on stderr, and end."""
-    errors.print(message, markup=False)
+    errors.print(message, markup=False, soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -8,8 +8,18 @@ from typing import Annotated
 
 import typer
 
-from shardoperator.cli.inputs import SecretsOption, manifest
+from shardoperator.cli.inputs import SecretsOption
 from shardoperator.cli.output import ExitCode, Format, OutputOption, console, errors, fail, print_json, print_transactions
+from shardoperator.cli.source import (
+    ContextOption,
+    KubeconfigOption,
+    NameArgument,
+    NamespaceOption,
+    OptionalFile,
+    Place,
+    place_of,
+    read,
+)
 from shardoperator.controller.targets import targets
 from shardoperator.errors import ShardoperatorError
 from shardoperator.models.observation import RecoveryReport
@@ -20,7 +30,6 @@ from shardoperator.shards.connect import ShardTarget
 from shardoperator.shards.discover import Discovered, discover, parse_dsn
 from shardproxy.twophase.evidence import TransactionClass
 
-OptionalFile = Annotated[Path | None, typer.Option("--file", "-f", help="the ShardedCluster manifest")]
 DsnOption = Annotated[
     list[str] | None, typer.Option("--dsn", help="postgresql://user:password@host:port/database of a shard; repeat")
 ]
@@ -29,11 +38,12 @@ GraceOption = Annotated[str, typer.Option("--grace", help="younger ones are left
 transactions = typer.Typer(no_args_is_help=True, help="Prepared transactions: what there is, and why.")
 
 
-def _targets(file: Path | None, secrets: Path | None, dsns: list[str] | None) -> list[ShardTarget]:
-    if bool(file) == bool(dsns):
-        fail("give either a manifest (-f) or the shards' DSNs (--dsn, once for each)", ExitCode.USAGE)
-    if file is not None:
-        loaded = manifest(file, secrets)
+def _targets(file: Path | None, secrets: Path | None, dsns: list[str] | None, place: Place | None = None) -> list[ShardTarget]:
+    if sum(map(bool, (file, dsns, place))) != 1:
+        text = "a manifest (-f), the shards' DSNs (--dsn, once for each), or the name of a ShardedCluster in Kubernetes"
+        fail(f"give one of these: {text}", ExitCode.USAGE)
+    if not dsns:
+        loaded = read(file, secrets, place)
         known = targets(loaded.cluster, loaded.secrets)
         if known.missing:
             fail(f"not found: {', '.join(known.missing)}", ExitCode.FINDING)
@@ -65,9 +75,13 @@ def _pass(given: list[ShardTarget], grace: str) -> RecoveryReport:
 
 @transactions.command("list")
 def list_transactions(
+    name: NameArgument = None,
     file: OptionalFile = None,
     secrets: SecretsOption = None,
     dsn: DsnOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
     grace: GraceOption = "5s",
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -75,7 +89,7 @@ def list_transactions(
 
     Example: pgshepherd transactions list -f shop.yaml
     """
-    report = _pass(_targets(file, secrets, dsn), grace)
+    report = _pass(_targets(file, secrets, dsn, place_of(name, namespace, kubeconfig, context)), grace)
     print_transactions(report.transactions, output)
     for number, why in report.failed:
         errors.print(f"shard {number} could not be scanned: {why}", markup=False)
@@ -85,16 +99,20 @@ def list_transactions(
 @transactions.command("explain")
 def explain(
     gid: Annotated[str, typer.Argument(help="a GID, or the 32 hex digits of a transaction")],
+    name: NameArgument = None,
     file: OptionalFile = None,
     secrets: SecretsOption = None,
     dsn: DsnOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """What every shard shows of one transaction, what recovery would do, and why.  Changes nothing.
 
     Example: pgshepherd transactions explain 0123456789abcdef0123456789abcdef -f shop.yaml
     """
-    report = _pass(_targets(file, secrets, dsn), "0s")
+    report = _pass(_targets(file, secrets, dsn, place_of(name, namespace, kubeconfig, context)), "0s")
     parts = [one for one in report.transactions if one.gid == gid or f"_{gid}_" in one.gid]
     if not parts:
         fail(f"no prepared transaction {gid} on the shards that could be scanned", ExitCode.FINDING)

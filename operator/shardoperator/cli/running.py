@@ -1,22 +1,18 @@
-"""demo, run, proxy, status."""
+"""demo, run, proxy: what runs until it is told to stop, on one machine."""
 
 from __future__ import annotations
 
-import json
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from shardoperator.cli.inputs import FileOption, SecretsOption, manifest
-from shardoperator.cli.output import ExitCode, Format, OutputOption, console, fail, print_json
-from shardoperator.models.conditions import Condition
-from shardoperator.standalone.tables import conditions_table
+from shardoperator.cli.output import ExitCode, fail
 
 HTTP_DEFAULT = "127.0.0.1:8090"
+"""Where `run` tells its status, and `status` asks for it."""
 
 
 def demo(
@@ -87,25 +83,3 @@ def logging_reset() -> None:
 
     for handler in tuple(logging.getLogger().handlers):
         logging.getLogger().removeHandler(handler)
-
-
-def status(
-    http: Annotated[str, typer.Option("--http", help="HOST:PORT of a running `pgshepherd run`")] = HTTP_DEFAULT,
-    output: OutputOption = Format.TABLE,
-) -> None:
-    """Conditions of a cluster that `pgshepherd run` runs.  Exit code 1 if it is not Ready.
-
-    Example: pgshepherd status
-    """
-    try:
-        with urllib.request.urlopen(f"http://{http}/status", timeout=5) as answer:
-            data = json.load(answer)
-    except (OSError, urllib.error.URLError, ValueError) as error:
-        fail(f"no answer from {http}: {error}: is `pgshepherd run` running?", ExitCode.FINDING)
-    if output is Format.JSON:
-        print_json(data)
-    else:
-        conditions = [Condition(one["type"], one["status"], one["reason"], one["message"]) for one in data["conditions"]]
-        console.print(conditions_table(conditions, f"{data['name']}, cluster {data['clusterID']}"))
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in data["conditions"])
-    raise typer.Exit(ExitCode.DONE if ready else ExitCode.FINDING)

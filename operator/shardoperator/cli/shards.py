@@ -8,8 +8,17 @@ from typing import Annotated
 
 import typer
 
-from shardoperator.cli.inputs import FileOption, SecretsOption, manifest
+from shardoperator.cli.inputs import SecretsOption
 from shardoperator.cli.output import ExitCode, Format, OutputOption, console, fail, print_json
+from shardoperator.cli.source import (
+    ContextOption,
+    KubeconfigOption,
+    NameArgument,
+    NamespaceOption,
+    OptionalFile,
+    place_of,
+    read,
+)
 from shardoperator.controller.targets import Targets, targets
 from shardoperator.errors import ShardError
 from shardoperator.models.manifest import Manifest
@@ -22,16 +31,24 @@ from shardoperator.shards.probe import probe
 
 
 def check(
-    file: FileOption,
+    name: NameArgument = None,
+    file: OptionalFile = None,
     secrets: SecretsOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
     sql: Annotated[bool, typer.Option("--sql", help="print what a DBA must run on each shard")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Every probe of every shard, and what to change.  Changes nothing.  Exit code 1 if there is something to change.
 
+    The shards are asked from here: for a cluster in Kubernetes run it where their host names are known, such as in the operator's pod.
+
     Example: pgshepherd check -f shop.yaml
+
+    Example: kubectl exec -n pgshepherd deploy/pgshepherd-operator -- pgshepherd check shop -n db
     """
-    loaded = manifest(file, secrets)
+    loaded = read(file, secrets, place_of(name, namespace, kubeconfig, context))
     known = targets(loaded.cluster, loaded.secrets)
     shards = asyncio.run(_probe(loaded, known))
     inputs = Inputs(loaded.cluster, shards, instances=loaded.cluster.spec.proxy.replicas + 1, missing_secrets=known.missing)
@@ -83,14 +100,21 @@ def _print_sql(loaded: Manifest, known: Targets, inputs: Inputs) -> None:
         print(install_sql(logins, seen.version or 160000))
 
 
-def adopt(file: FileOption, secrets: SecretsOption = None) -> None:
+def adopt(
+    name: NameArgument = None,
+    file: OptionalFile = None,
+    secrets: SecretsOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+) -> None:
     """Write down on each shard which cluster it belongs to, and its number, for ever.
 
     `run` and the operator do this by themselves; this is for doing it by hand.
 
     Example: pgshepherd adopt -f shop.yaml
     """
-    loaded = manifest(file, secrets)
+    loaded = read(file, secrets, place_of(name, namespace, kubeconfig, context))
     known = targets(loaded.cluster, loaded.secrets)
     if known.missing:
         fail(f"not found: {', '.join(known.missing)}", ExitCode.FINDING)

@@ -22,6 +22,8 @@ REQUEST_TIMEOUT = 15.0
 """Seconds for one request and its answer."""
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
+_USUAL = Path("~/.kube/config").expanduser()
+
 Resource = dict[str, Any]
 
 
@@ -34,8 +36,10 @@ def collection(api_version: str, plural: str, namespace: str | None = None) -> s
 class KubeApi:
     """One client, shared by everything in a process; close it at the end."""
 
-    def __init__(self, configuration: client.Configuration) -> None:
+    def __init__(self, configuration: client.Configuration, namespace: str = "default") -> None:
         self.client = client.ApiClient(configuration)
+        self.namespace = namespace
+        """Of the kubeconfig's context, or of the pod."""
 
     async def close(self) -> None:
         """End its connections."""
@@ -114,18 +118,35 @@ def _refusal(status: int, data: bytes) -> str:
 async def connect(kubeconfig: Path | None = None, context: str | None = None) -> KubeApi:
     """From a kubeconfig (given, $KUBECONFIG, or the default one), or inside a pod from its ServiceAccount; raises KubernetesError."""
     configuration = client.Configuration()
+    namespace = "default"
     in_cluster = kubeconfig is None and context is None and "KUBECONFIG" not in os.environ and in_pod()
     try:
         if in_cluster:
             config.load_incluster_config(client_configuration=configuration)
+            namespace = own_namespace()
         else:
-            path = str(kubeconfig) if kubeconfig is not None else os.environ.get("KUBECONFIG")
+            path = _kubeconfig_path(kubeconfig)
             await config.load_kube_config(path, context=context, client_configuration=configuration, persist_config=False)
-    except (config.ConfigException, OSError, ValueError) as error:
+            namespace = _context_namespace(path, context)
+    except (config.ConfigException, OSError, ValueError, KeyError) as error:
         raise KubernetesError(
             f"no Kubernetes API: {error}: give --kubeconfig, set KUBECONFIG, or run inside a pod with a ServiceAccount"
         ) from error
-    return KubeApi(configuration)
+    return KubeApi(configuration, namespace)
+
+
+def _kubeconfig_path(given: Path | None) -> str:
+    """The library says of a file that is missing only that it is empty."""
+    path = str(given) if given is not None else os.environ.get("KUBECONFIG") or str(_USUAL)
+    if os.pathsep not in path and not Path(path).exists():
+        raise FileNotFoundError(f"there is no kubeconfig {path}")
+    return path
+
+
+def _context_namespace(path: str, context: str | None) -> str:
+    contexts, active = config.list_kube_config_contexts(path)
+    chosen = next((one for one in contexts if one["name"] == context), active)
+    return str((chosen.get("context") or {}).get("namespace") or "default")
 
 
 def in_pod() -> bool:

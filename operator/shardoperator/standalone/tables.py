@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -36,6 +37,18 @@ def transactions_table(transactions: Sequence[PreparedTransaction], title: str =
     for one in sorted(transactions, key=lambda each: -each.age):
         cells = (str(one.shard), one.transaction_class.value, f"{one.age:.1f} s", escape(one.gid), escape(one.owner))
         table.add_row(*cells, escape("\n".join(one.blocks)) or "-", escape(one.reason))
+    return table
+
+
+def stuck_table(transactions: Sequence[Mapping[str, Any]]) -> Table:
+    """Those that a status holds."""
+    table = Table(title="prepared, and not resolved", title_justify="left", expand=False)
+    for name in ("SHARD", "CLASS", "SINCE", "GID", "BLOCKS", "WHY"):
+        table.add_column(name, overflow="fold")
+    for one in transactions:
+        cells = (str(one.get("shard")), str(one.get("class")), str(one.get("preparedAt")), str(one.get("gid")))
+        blocks = "\n".join(one.get("blocks") or []) or "-"
+        table.add_row(*map(escape, (*cells, blocks, str(one.get("reason", "")))))
     return table
 
 
