@@ -120,10 +120,10 @@ class ClusterController:
         await self._platform.hold()
         cluster = self._manifest.cluster.model_copy(update={"metadata": desired.metadata})
         known = targets(cluster, self._manifest.secrets)
-        inputs = self._inputs(cluster, known, await look(cluster, known), desired.invalid)
+        inputs = self._inputs(cluster, known, await look(cluster, known, self.memory.adopted), desired.invalid)
         if plan(inputs).adopt:
             await adopt_all(cluster, known)
-            inputs = self._inputs(cluster, known, await look(cluster, known), desired.invalid)
+            inputs = self._inputs(cluster, known, await look(cluster, known, self.memory.adopted), desired.invalid)
         report = await self._recover(known, inputs)
         self._render(known, inputs)
         inputs = replace(
@@ -175,6 +175,7 @@ class ClusterController:
             self._platform.instances(cluster),
             missing_secrets=known.missing,
             known_numbers=self.memory.numbers or None,
+            adopted=self.memory.adopted,
             last_cluster_id=self.memory.cluster_id,
             invalid=invalid,
         )
@@ -226,15 +227,19 @@ class ClusterController:
             inputs.shards,
             inputs.report,
             inputs.proxy,
+            self._adopted(inputs),
             selector_text(metadata.name),
         )
         await self._write(status, decided.conditions)
+
+    def _adopted(self, inputs: Inputs) -> frozenset[str]:
+        names = frozenset(shard.name for shard in inputs.shards)
+        return (self.memory.adopted & names) | {shard.name for shard in inputs.shards if shard.identity is not None}
 
     async def _write(self, status: Status, conditions: Sequence[Condition]) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         merged = merge(self.memory.conditions, tuple(conditions), status.observed_generation, now)
         events = transitions(self.memory.conditions, merged)
         self.status = replace(status, conditions=merged)
-        numbers = self.status.memory.numbers or self.memory.numbers
         await self._platform.write_status(self.status, events)
-        self.memory = replace(self.status.memory, numbers=numbers)
+        self.memory = self.status.memory if status.shards else replace(self.memory, conditions=merged)

@@ -13,6 +13,7 @@ from shardoperator.controller.targets import Targets
 from shardoperator.errors import ShardError
 from shardoperator.models.observation import ShardObservation
 from shardoperator.models.spec import ShardedCluster
+from shardoperator.reconcile.shards import forgotten
 from shardoperator.shards.adopt import adopt
 from shardoperator.shards.connect import ShardTarget
 from shardoperator.shards.install import Logins, install
@@ -21,12 +22,16 @@ from shardoperator.shards.probe import probe
 log = logging.getLogger("pgshepherd.controller")
 
 
-async def look(cluster: ShardedCluster, known: Targets) -> tuple[ShardObservation, ...]:
-    """All shards at once, by position; where an installer's login is given, what is missing is installed."""
-    return tuple(await asyncio.gather(*(_look_at(cluster, known, position) for position in range(len(known.recovery)))))
+async def look(cluster: ShardedCluster, known: Targets, adopted: frozenset[str]) -> tuple[ShardObservation, ...]:
+    """All shards at once, by position; where an installer's login is given, what is missing is installed.
+
+    `adopted` names the shards that belonged to the cluster before: one that lost its row is not installed anew.
+    """
+    positions = range(len(known.recovery))
+    return tuple(await asyncio.gather(*(_look_at(cluster, known, position, adopted) for position in positions)))
 
 
-async def _look_at(cluster: ShardedCluster, known: Targets, position: int) -> ShardObservation:
+async def _look_at(cluster: ShardedCluster, known: Targets, position: int, adopted: frozenset[str]) -> ShardObservation:
     target, logins = known.recovery[position], known.logins[position]
     if target is None or logins is None:
         shard = cluster.spec.shards[position]
@@ -35,7 +40,7 @@ async def _look_at(cluster: ShardedCluster, known: Targets, position: int) -> Sh
         return ShardObservation(shard.name, number, reachable=False, reason="SecretNotFound", message=missing)
     seen = await probe(target, logins)
     installer = known.installers[position]
-    lacking = seen.reachable and any(problem.remedy for problem in seen.problems)
+    lacking = seen.reachable and any(problem.remedy for problem in seen.problems) and not forgotten(seen, adopted)
     if lacking and installer is not None and (seen.max_prepared_transactions or 0) > 0:
         return await _install(installer, logins, target, seen)
     return seen

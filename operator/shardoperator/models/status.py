@@ -30,6 +30,8 @@ class Memory:
     conditions: tuple[Condition, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
     """Numbers by shard name."""
+    adopted: frozenset[str] = frozenset()
+    """Names of the shards that have been seen to belong to the cluster."""
 
 
 def remembered(status: Mapping[str, Any]) -> Memory:
@@ -50,6 +52,7 @@ def remembered(status: Mapping[str, Any]) -> Memory:
             for one in conditions
         ),
         {str(one["name"]): int(one["number"]) for one in shards if "name" in one and "number" in one},
+        frozenset(str(one["name"]) for one in shards if one.get("adopted") and "name" in one),
     )
 
 
@@ -65,6 +68,8 @@ class Status:
     shards: tuple[ShardObservation, ...] = ()
     report: RecoveryReport | None = None
     proxy: ProxyObservation | None = None
+    adopted: frozenset[str] = frozenset()
+    """Names of the shards that have been seen to belong to the cluster, now or before."""
     selector: str = ""
     """By which the proxies are found: for the scale subresource."""
 
@@ -75,7 +80,7 @@ class Status:
     @property
     def memory(self) -> Memory:
         """For the next visit."""
-        return Memory(self.cluster_id, self.conditions, {shard.name: shard.number for shard in self.shards})
+        return Memory(self.cluster_id, self.conditions, {shard.name: shard.number for shard in self.shards}, self.adopted)
 
     def to_json(self) -> dict[str, Any]:
         """For one machine: all that is known now, ages included."""
@@ -99,7 +104,7 @@ class Status:
             "shardsSummary": f"{reachable}/{len(self.shards)}",
             "inDoubt": doubtful,
             "configHash": proxy.config_hash,
-            "shards": [_shard(shard) for shard in self.shards],
+            "shards": [_shard(shard, adopted=shard.name in self.adopted) for shard in self.shards],
             "preparedTransactions": [_stuck_json(one) for one in stuck[:LISTED_TRANSACTIONS]],
         }
 
@@ -111,11 +116,12 @@ def _by_time(one: PreparedTransaction) -> tuple[str, str]:
     return one.prepared_at, one.gid
 
 
-def _shard(shard: ShardObservation) -> dict[str, Any]:
+def _shard(shard: ShardObservation, *, adopted: bool) -> dict[str, Any]:
     findings = [{"reason": problem.reason, "message": problem.message} for problem in shard.problems]
     return {
         "name": shard.name,
         "number": shard.number,
+        "adopted": adopted,
         "reachable": shard.reachable,
         "reason": shard.reason,
         "message": shard.message,

@@ -29,6 +29,8 @@ class Inputs:
     missing_secrets: tuple[str, ...] = ()
     known_numbers: Mapping[str, int] | None = None
     """Numbers by shard name as of the last status."""
+    adopted: frozenset[str] = frozenset()
+    """Names of the shards that were seen to belong to the cluster before."""
     desired_hash: str = ""
     """Of the configuration that the proxies shall serve."""
     last_cluster_id: str | None = None

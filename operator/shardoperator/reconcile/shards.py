@@ -36,8 +36,19 @@ def wrong_shards(inputs: Inputs) -> list[tuple[str, str]]:
                 ("DuplicateShard", f"shard {shard.name} is the same database as shard {seen[place]}: each needs its own")
             )
         seen.setdefault(place, shard.name)
+        if forgotten(shard, inputs.adopted):
+            message = (
+                f"shard {shard.name} belonged to this cluster and knows nothing of it now: an empty or another database answers in its "
+                "place; point the spec at the right one, or run pgshepherd adopt if its data was given up on purpose"
+            )
+            found.append(("WrongShard", message))
         found.extend(("WrongShard", message) for message in _wrong(shard, clusters, wanted))
     return found
+
+
+def forgotten(shard: ShardObservation, adopted: frozenset[str]) -> bool:
+    """A database without a row of ours where a shard's was before: nothing may be installed there, nor adopted."""
+    return shard.reachable and shard.identity is None and shard.name in adopted
 
 
 def _wrong(shard: ShardObservation, clusters: set[str], wanted: str | None) -> list[str]:

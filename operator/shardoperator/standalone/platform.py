@@ -18,7 +18,7 @@ from shardoperator.controller.platform import Desired
 from shardoperator.models.manifest import Manifest
 from shardoperator.models.observation import ProxyObservation
 from shardoperator.models.spec import ShardedCluster
-from shardoperator.models.status import Status
+from shardoperator.models.status import Memory, Status, remembered
 from shardoperator.reconcile.events import Event
 from shardoperator.resources.config import Listen, RenderedConfig
 from shardoperator.standalone.children import die_with_parent
@@ -50,6 +50,17 @@ class StandalonePlatform:
     def proxy_pid(self) -> int | None:
         """Of the running proxy."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    def recall(self) -> Memory:
+        """What the last run wrote down; a file that can't be read is no memory, and is said so."""
+        path = self._state / "status.json"
+        try:
+            return remembered(json.loads(path.read_text()))
+        except FileNotFoundError:
+            return Memory()
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            log.warning("%s can't be read (%s): conditions begin anew", path, error)
+            return Memory()
 
     def instances(self, cluster: ShardedCluster) -> int:
         """One: the next is started after the last has ended."""

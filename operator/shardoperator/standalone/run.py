@@ -61,7 +61,7 @@ async def run_cluster(manifest: Manifest, options: RunOptions) -> int:
     console = Console(highlight=False)
     display = Display(console)
     platform = StandalonePlatform(manifest, options.state, options.listen, display.show)
-    controller = ClusterController(platform)
+    controller = ClusterController(platform, memory=platform.recall())
     try:
         server = await serve(options.http_host, options.http_port, routes(controller))
     except OSError as error:
