@@ -80,8 +80,12 @@ class Kubelet:
 
     async def _heartbeat(self) -> None:
         """Without it the node is taken for lost, and its pods for not ready."""
-        status = {"conditions": [{"type": "Ready", "status": "True", "reason": "Played", "message": "", "lastHeartbeatTime": _now()}]}
-        await self.api.request("PATCH", f"{collection('v1', 'nodes')}/{self.namespace}/status", body={"status": status}, content_type=MERGE)
+        status = {
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Played", "message": "", "lastHeartbeatTime": _now()}]
+        }
+        await self.api.request(
+            "PATCH", f"{collection('v1', 'nodes')}/{self.namespace}/status", body={"status": status}, content_type=MERGE
+        )
 
     async def _visit(self) -> None:
         found = {pod["metadata"]["name"]: pod for pod in await self.api.list(collection("v1", "pods", self.namespace))}

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,15 @@ from shardoperator.standalone.demo.link import FaultLink
 from shardoperator.standalone.postgres.server import PostgresServer, free_port
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds until something that must happen has happened."""
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it does; TimeoutError if it never does."""
+    async with asyncio.timeout(PATIENCE):
+        while not await holds():
+            await asyncio.sleep(0.1)
 
 
 @dataclass
@@ -122,7 +130,9 @@ class World:
         await self.kubectl.apply(json.dumps(manifest or self.manifest()))
 
     async def wait(self, condition: str, status: str = "True") -> None:
-        await self.kubectl("wait", f"--for=condition={condition}={status}", "shc/shop", f"--timeout={PATIENCE:.0f}s", timeout=PATIENCE + 10)
+        await self.kubectl(
+            "wait", f"--for=condition={condition}={status}", "shc/shop", f"--timeout={PATIENCE:.0f}s", timeout=PATIENCE + 10
+        )
 
     async def object(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(await self.kubectl("get", "shc", "shop", "-o", "json"))

@@ -110,15 +110,15 @@ class KubernetesPlatform:
         self._body = await self._api.request("PATCH", self._path, body=body, content_type="application/merge-patch+json")
 
     async def write_status(self, status: Status, events: Sequence[Event]) -> None:
-        """Only what is new; an Event that can't be posted is logged, since the condition says the same."""
+        """Only what is new, then the Events; one that can't be posted is logged, since the condition says the same."""
+        desired = status.to_resource()
+        if _differs(desired, self._body.get("status") or {}):
+            self._body = await self._api.patch_status(self._path, desired)
         for event in events:
             try:
                 await post_event(self._api, self._body, warning=event.warning, reason=event.reason, message=event.message)
             except KubernetesError as error:
                 log.warning("event %s of %s/%s: %s", event.reason, self._namespace, self._name, error)
-        desired = status.to_resource()
-        if _differs(desired, self._body.get("status") or {}):
-            self._body = await self._api.patch_status(self._path, desired)
 
     def _child(self, api_version: str, plural: str, name: str) -> str:
         return f"{collection(api_version, plural, self._namespace)}/{name}"

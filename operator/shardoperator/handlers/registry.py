@@ -24,6 +24,18 @@ def registry(clusters: Clusters) -> kopf.OperatorRegistry:
     """All handlers; explicit, so that tests can have several."""
     handlers = kopf.OperatorRegistry()
 
+    @kopf.on.login(registry=handlers)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        access = await clusters.api.access()
+        return kopf.ConnectionInfo(
+            server=access.server,
+            token=access.token,
+            ca_path=access.ca_path,
+            certificate_path=access.certificate_path,
+            private_key_path=access.private_key_path,
+            insecure=access.insecure,
+        )
+
     @kopf.on.event(group=GROUP, version=VERSION, plural=PLURAL, registry=handlers)
     async def cluster(namespace: str | None, name: str | None, body: Any, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's name
         if type == "DELETED":

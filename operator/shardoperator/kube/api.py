@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -33,6 +34,18 @@ def collection(api_version: str, plural: str, namespace: str | None = None) -> s
     return f"{root}/namespaces/{quote(namespace)}/{plural}" if namespace else f"{root}/{plural}"
 
 
+@dataclass(frozen=True)
+class Access:
+    """How to reach the API, for another client in this process."""
+
+    server: str
+    token: str | None = field(repr=False)
+    ca_path: str | None = None
+    certificate_path: str | None = None
+    private_key_path: str | None = None
+    insecure: bool = False
+
+
 class KubeApi:
     """One client, shared by everything in a process; close it at the end."""
 
@@ -44,6 +57,14 @@ class KubeApi:
     async def close(self) -> None:
         """End its connections."""
         await self.client.close()
+
+    async def access(self) -> Access:
+        """With a token that is fresh now."""
+        configuration = self.client.configuration
+        bearer = await configuration.get_api_key_with_prefix("BearerToken")
+        token = bearer.split(" ", 1)[-1] if bearer else None
+        files = (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)
+        return Access(configuration.host, token, *files, insecure=not configuration.verify_ssl)
 
     async def request(
         self,
@@ -128,7 +149,7 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None) ->
             path = _kubeconfig_path(kubeconfig)
             await config.load_kube_config(path, context=context, client_configuration=configuration, persist_config=False)
             namespace = _context_namespace(path, context)
-    except (config.ConfigException, OSError, ValueError, KeyError) as error:
+    except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
         raise KubernetesError(
             f"no Kubernetes API: {error}: give --kubeconfig, set KUBECONFIG, or run inside a pod with a ServiceAccount"
         ) from error

@@ -18,7 +18,7 @@ from tools.cluster.say import ClusterError
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  nothing tells when a process that is not our child ends
+        while not condition():
             await asyncio.sleep(0.05)
 
 

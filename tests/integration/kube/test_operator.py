@@ -16,7 +16,7 @@ import pytest
 
 from bench import PASSWORD, Servers, accounts_on
 from kube import KubectlError
-from kubeworld import PATIENCE, Operator, World
+from kubeworld import PATIENCE, Operator, World, until
 from shardoperator.models.conditions import ORDER
 from shardoperator.standalone.demo.faults import commit_of
 from shardoperator.standalone.demo.link import When
@@ -72,21 +72,25 @@ async def test_from_apply_to_a_transfer_over_both_shards(world: World) -> None:
 async def test_nothing_is_written_while_nothing_changes(world: World) -> None:
     await _ready(world)
     await world.until_reason("Progressing", "UpToDate")
-    versions = {}
-    for _ in range(2):
-        objects = [await world.object(), await world.get("deployment", DEPLOYMENT), await world.get("secret", SECRET)]
-        versions = {one["kind"]: one["metadata"]["resourceVersion"] for one in objects if one} if not versions else versions
-        await asyncio.sleep(4)
+    await asyncio.sleep(4)
+    before = await _versions(world)
+    await asyncio.sleep(4)
+    assert await _versions(world) == before
+
+
+async def _versions(world: World) -> dict[str, str]:
     objects = [await world.object(), await world.get("deployment", DEPLOYMENT), await world.get("secret", SECRET)]
-    assert versions == {one["kind"]: one["metadata"]["resourceVersion"] for one in objects if one}
+    return {one["kind"]: one["metadata"]["resourceVersion"] for one in objects if one}
 
 
 async def test_the_scale_subresource(world: World) -> None:
     await _ready(world)
     await world.kubectl("scale", "shc/shop", "--replicas=2")
-    async with asyncio.timeout(PATIENCE):
-        while (await world.object())["status"].get("proxySummary") != "2/2":
-            await asyncio.sleep(0.2)
+
+    async def scaled() -> bool:
+        return bool((await world.object())["status"].get("proxySummary") == "2/2")
+
+    await until(scaled)
     status = (await world.object())["status"]
     assert status["replicas"] == 2
     assert len(json.loads(await world.kubectl("get", "pods", "-l", status["selector"], "-o", "json"))["items"]) == 2
@@ -112,7 +116,9 @@ async def test_a_shard_that_stops_comes_back_and_turns_out_to_be_another(world: 
         link.cut()
         wrong = await world.until_reason("ShardsReachable", "WrongShard")
         assert "knows nothing of it now" in wrong["message"]
-        assert await other.psql("SELECT to_regclass('pgshepherd.shard') IS NULL", world.database) == "t", "nothing was installed there"
+        assert await other.psql("SELECT to_regclass('pgshepherd.shard') IS NULL", world.database) == "t", (
+            "nothing was installed there"
+        )
         link.retarget(world.servers[1].port)
         link.cut()
         await world.wait("Ready")
@@ -127,9 +133,11 @@ async def test_a_rotated_secret_rolls_the_proxies(world: World) -> None:
         for server in world.servers:
             await server.psql("ALTER ROLE app PASSWORD 'another-of-the-tests'")
         await world.secret("app", password="another-of-the-tests")
-        async with asyncio.timeout(PATIENCE):
-            while (await world.pod()).name == before:
-                await asyncio.sleep(0.1)
+
+        async def rolled() -> bool:
+            return (await world.pod()).name != before
+
+        await until(rolled)
         pod = await world.pod()
         client = await asyncpg.connect(f"postgresql://app:another-of-the-tests@{pod.address}:6432/shop", timeout=10)
         assert await client.fetchval("SELECT 1") == 1
@@ -150,7 +158,9 @@ async def test_a_missing_secret_is_said_and_taken_up_when_it_comes(world: World)
 
 async def test_an_edited_and_a_deleted_child_are_put_right(world: World) -> None:
     await _ready(world)
-    await world.kubectl("patch", "service", DEPLOYMENT, "--type=merge", "-p", '{"spec": {"selector": {"app.kubernetes.io/name": "x"}}}')
+    await world.kubectl(
+        "patch", "service", DEPLOYMENT, "--type=merge", "-p", '{"spec": {"selector": {"app.kubernetes.io/name": "x"}}}'
+    )
     await world.kubectl("delete", "pdb", DEPLOYMENT)
     await world.kubectl("scale", "deployment", DEPLOYMENT, "--replicas=3")
 
@@ -162,9 +172,7 @@ async def test_an_edited_and_a_deleted_child_are_put_right(world: World) -> None
         right = service["spec"]["selector"]["app.kubernetes.io/name"] == "pgshepherd"
         return right and budget is not None and deployment["spec"]["replicas"] == 1
 
-    async with asyncio.timeout(PATIENCE):
-        while not await as_wanted():
-            await asyncio.sleep(0.1)
+    await until(as_wanted)
 
 
 async def test_an_invalid_spec_is_refused_by_the_api_and_one_that_got_past_it_stalls(world: World, loose_crd: Any) -> None:
@@ -214,9 +222,11 @@ async def test_a_proxy_killed_in_the_middle_of_commit_is_resolved(world: World) 
     for hit in hits:
         hit.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    async with asyncio.timeout(PATIENCE):
-        while await world.prepared():
-            await asyncio.sleep(0.2)
+
+    async def resolved() -> bool:
+        return not await world.prepared()
+
+    await until(resolved)
     assert await _balances(world) == ["90", "110"], "it was decided"
 
 
@@ -244,9 +254,11 @@ async def test_deletion_drains_and_leaves_nothing(world: World) -> None:
     for kind in ("deployment", "service", "pdb"):
         assert await world.get(kind, DEPLOYMENT) is None, kind
     assert await world.get("secret", SECRET) is None
-    async with asyncio.timeout(PATIENCE):
-        while world.kubelet.pods:
-            await asyncio.sleep(0.1)
+
+    async def ended() -> bool:
+        return not world.kubelet.pods
+
+    await until(ended)
 
 
 async def test_deletion_waits_for_what_is_prepared_even_over_a_restart_of_the_operator(world: World, operator: Operator) -> None:
