@@ -19,6 +19,7 @@ from shardoperator.models.values import (
     Host,
     Identifier,
     Name,
+    OnlyFalse,
     PerProxy,
     Port,
     Replicas,
@@ -103,7 +104,7 @@ class TwoPhaseCommit(Model):
 
     enabled: bool = True
     auto: bool = True
-    last_agent: Literal[False] = False
+    last_agent: OnlyFalse = False
     durability: Literal["local"] = "local"
     record_retention: Duration = "10m"
 
