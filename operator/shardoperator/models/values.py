@@ -56,11 +56,6 @@ def seconds(duration: str) -> float:
     return hours * 3600 + minutes * 60 + rest
 
 
-def _whole(value: Any) -> Any:
-    """JSON knows one kind of number: 2.0 is the integer 2."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _boolean(value: Any) -> Any:
     """Literal[False] alone would take 0, which equals it."""
     if not isinstance(value, bool):
@@ -74,10 +69,10 @@ def _short_enough(text: str) -> str:
     return text
 
 
-Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_whole)]
-ShardNumber = Annotated[int, Field(ge=0, le=2147483647), BeforeValidator(_whole)]
-Replicas = Annotated[int, Field(ge=0, le=100), BeforeValidator(_whole)]
-PerProxy = Annotated[int, Field(ge=1, le=10000), BeforeValidator(_whole)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+ShardNumber = Annotated[int, Field(ge=0, le=2147483647)]
+Replicas = Annotated[int, Field(ge=0, le=100)]
+PerProxy = Annotated[int, Field(ge=1, le=10000)]
 """Connections, or prepared transactions, that one proxy may have on one shard."""
 
 OnlyFalse = Annotated[Literal[False], BeforeValidator(_boolean)]
