@@ -28,8 +28,8 @@ from shardoperator.models.values import (
     ShardNumber,
 )
 
-MAX_SHARDS = 128
-"""Rules that compare each shard with each other stay within what the API server allows them to cost."""
+MAX_SHARDS = 64
+"""The API server compares each shard's place with each other's, at every write."""
 
 UNIQUE_PLACES = "host, port and database must be unique"
 ASCENDING = (

@@ -11,7 +11,8 @@ from shardoperator.models.spec import Spec
 
 FIXED_DATABASE = "the database may not change"
 FIXED_CLUSTER_ID = "clusterID may not change once it is set"
-FIXED_NUMBERS = "a shard's number is fixed for ever, and never another shard's"
+FIXED_NUMBER = "a shard's number is fixed for ever"
+NOT_REUSED = "a shard's number is never another shard's"
 
 
 def forbidden_changes(old: Spec, new: Spec) -> list[str]:
@@ -21,8 +22,7 @@ def forbidden_changes(old: Spec, new: Spec) -> list[str]:
         changes.append(f"spec.database: {FIXED_DATABASE}; it was {old.database}")
     if old.cluster_id not in (None, new.cluster_id):
         changes.append(f"spec.clusterID: {FIXED_CLUSTER_ID}; it was {old.cluster_id}")
-    changes += [f"spec.shards: {FIXED_NUMBERS}; {move}" for move in moved_numbers(old.numbers, new.numbers)]
-    return changes
+    return changes + [f"spec.shards: {move}" for move in moved_numbers(old.numbers, new.numbers)]
 
 
 def moved_numbers(old: Mapping[str, int], new: Mapping[str, int]) -> list[str]:
@@ -31,7 +31,7 @@ def moved_numbers(old: Mapping[str, int], new: Mapping[str, int]) -> list[str]:
     moves = []
     for name, number in new.items():
         if name in old and old[name] != number:
-            moves.append(f"shard {name} was number {old[name]} and can't become {number}")
-        elif name not in old and number in holders:
-            moves.append(f"number {number} was shard {holders[number]}'s and can't become {name}'s")
+            moves.append(f"shard {name} was number {old[name]} and can't become {number}: {FIXED_NUMBER}")
+        if holders.get(number, name) != name:
+            moves.append(f"number {number} was shard {holders[number]}'s and can't become {name}'s: {NOT_REUSED}")
     return moves

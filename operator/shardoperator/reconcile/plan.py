@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from shardoperator.models.conditions import ORDER, Condition
 from shardoperator.models.observation import ProxyObservation
-from shardoperator.models.transitions import FIXED_NUMBERS, moved_numbers
+from shardoperator.models.transitions import moved_numbers
 from shardoperator.reconcile.deletion import deletion
 from shardoperator.reconcile.inputs import Inputs
 from shardoperator.reconcile.shards import shards_reachable, two_phase_ready, wrong_shards
@@ -102,8 +102,7 @@ def _unknown(kind: str) -> Condition:
 
 
 def _destructive(inputs: Inputs) -> str:
-    moves = moved_numbers(inputs.known_numbers or {}, inputs.cluster.spec.numbers)
-    return f"{'; '.join(moves)}: {FIXED_NUMBERS}" if moves else ""
+    return "; ".join(moved_numbers(inputs.known_numbers or {}, inputs.cluster.spec.numbers))
 
 
 def _ready(inputs: Inputs, reachable: Condition, two_phase: Condition, proxy: Condition, destructive: str) -> Condition:

@@ -17,12 +17,13 @@ def _spec(given: dict[str, object]) -> Spec:
 def test_changes(case: Change) -> None:
     forbidden = forbidden_changes(_spec(case.old), _spec(case.new))
     assert bool(forbidden) == bool(case.says)
-    assert all(case.says in line for line in forbidden)
+    assert case.says in "\n".join(forbidden)
 
 
 def test_it_names_every_shard_that_moved() -> None:
     old, new = [shard("a"), shard("b"), shard("c")], [shard("a"), shard("c"), shard("d")]
     assert forbidden_changes(_spec(manifest(("spec.shards", old))), _spec(manifest(("spec.shards", new)))) == [
-        "spec.shards: a shard's number is fixed for ever, and never another shard's; shard c was number 2 and can't become 1",
-        "spec.shards: a shard's number is fixed for ever, and never another shard's; number 2 was shard c's and can't become d's",
+        "spec.shards: shard c was number 2 and can't become 1: a shard's number is fixed for ever",
+        "spec.shards: number 1 was shard b's and can't become c's: a shard's number is never another shard's",
+        "spec.shards: number 2 was shard c's and can't become d's: a shard's number is never another shard's",
     ]
