@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint nightly lock clean
+.PHONY: help demo test kube lint nightly lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,8 +21,12 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 demo: $(VENV)/.ready ## two PostgreSQL servers, a proxy, a lost coordinator, a recovery: the product in a minute
 	@$(BIN)/pgshepherd demo $(ARGS)
 
-test: $(VENV)/.ready ## all tests that need nothing but this machine (real PostgreSQL servers are started)
-	@echo "== tests: unit, then integration with real PostgreSQL servers"
+kube: $(VENV)/.ready ## etcd and a Kubernetes API for the tests: built once for this machine (5 minutes) into ~/.cache/pgshepherd
+	@$(BIN)/python -m tools.cluster.binaries
+
+test: $(VENV)/.ready ## all tests that need nothing but this machine (real PostgreSQL and Kubernetes API servers are started)
+	@$(BIN)/python -m tools.cluster.binaries > /dev/null || [ -z "$$PGSHEPHERD_REQUIRE_KUBE" ]
+	@echo "== tests: unit, then integration with real PostgreSQL servers and a real Kubernetes API"
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.ready ## ruff, mypy --strict, import-linter
