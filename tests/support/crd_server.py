@@ -76,5 +76,5 @@ async def install_crd(api: KubeApi) -> None:
 
 
 def _established(crd: Resource) -> bool:
-    conditions = crd.get("status", {}).get("conditions", [])
+    conditions = crd.get("status", {}).get("conditions") or []
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
+from crd_server import Server, install_crd
 from kube import NO_API, Kubectl, api_server
+from shardoperator.kube.api import connect
 from tools.cluster.api import ApiServer
 from tools.cluster.binaries import find
 
@@ -33,3 +35,16 @@ async def kubectl(api: ApiServer) -> AsyncIterator[Kubectl]:
     await admin("wait", "--for=create", "serviceaccount/default", "--timeout=60s")  # without it no pod can be made
     yield admin
     await admin("delete", "namespace", admin.namespace, "--wait=false")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server(api: ApiServer) -> AsyncIterator[Server]:
+    """With the CRD installed."""
+    client = await connect(api.kubeconfig())
+    try:
+        await install_crd(client)
+        namespace = f"crd-{secrets.token_hex(4)}"
+        await client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
+        yield Server(client, namespace)
+    finally:
+        await client.close()
