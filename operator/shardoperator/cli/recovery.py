@@ -23,8 +23,8 @@ from shardoperator.cli.source import (
 from shardoperator.controller.targets import targets
 from shardoperator.errors import ShardoperatorError
 from shardoperator.models.observation import RecoveryReport
-from shardoperator.models.spec import seconds
 from shardoperator.models.status import transaction_json
+from shardoperator.models.values import seconds
 from shardoperator.recovery.controller import RecoveryController
 from shardoperator.shards.connect import ShardTarget
 from shardoperator.shards.discover import Discovered, discover, parse_dsn

@@ -20,8 +20,9 @@ from shardoperator.errors import ShardoperatorError
 from shardoperator.models.conditions import Condition, merge
 from shardoperator.models.manifest import Manifest
 from shardoperator.models.observation import RecoveryReport, ShardObservation
-from shardoperator.models.spec import ShardedCluster, seconds
+from shardoperator.models.spec import ShardedCluster
 from shardoperator.models.status import Memory, Status
+from shardoperator.models.values import seconds
 from shardoperator.names import FORCE_DELETE
 from shardoperator.reconcile.events import transitions
 from shardoperator.reconcile.inputs import Inputs

@@ -1,64 +1,81 @@
-"""ShardedCluster.spec: what a user writes."""
+"""ShardedCluster.spec: what a user writes.
+
+Invariant: accepted here if and only if by the API server under crds/shardedclusters.yaml; so values are never coerced, a null is an
+absent field, and the rules between fields have the same words in both places.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+from shardoperator.models.values import (
+    ClusterId,
+    ClusterName,
+    Duration,
+    Host,
+    Identifier,
+    Name,
+    OnlyFalse,
+    PerProxy,
+    Port,
+    Replicas,
+    SecretKey,
+    SecretName,
+    ShardNumber,
+)
 
+MAX_SHARDS = 64
+"""The API server compares each shard's place with each other's, at every write."""
 
-def seconds(duration: str) -> float:
-    """`1h30m`, `10m`, `2.5s` in seconds; raises ValueError for anything else."""
-    match = _DURATION.fullmatch(duration)
-    if match is None or not duration:
-        raise ValueError("a duration is written like 5s, 10m or 1h30m")
-    hours, minutes, rest = match.groups()
-    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest or 0)
-
-
-def _duration(text: str) -> str:
-    seconds(text)
-    return text
-
-
-Duration = Annotated[str, AfterValidator(_duration), Field(max_length=32)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-Identifier = Annotated[str, Field(min_length=1, max_length=63)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+UNIQUE_PLACES = "host, port and database must be unique"
+ASCENDING = (
+    "shards must stand in ascending order of their numbers, each number once: the position decides which rows a shard holds"
+)
+ONE_KEY = "each table (schema and name), or column of all tables (schema and column, without a name), may be listed once"
 
 
 class Model(BaseModel):
-    """camelCase outside, unknown fields refused."""
+    """camelCase, nothing coerced, unknown fields refused."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        known = {field.alias for field in cls.model_fields.values()}
+        return (
+            {key: value for key, value in data.items() if value is not None or key not in known}
+            if isinstance(data, dict)
+            else data
+        )
 
 
 class LoginRef(Model):
     """A basic-auth Secret, as CloudNativePG makes them; other key names can be given."""
 
-    name: Name
-    username_key: Identifier = "username"
-    password_key: Identifier = "password"  # noqa: S105 - the name of a key
+    name: SecretName
+    username_key: SecretKey = "username"
+    password_key: SecretKey = "password"  # noqa: S105 - the name of a key
 
 
 class PasswordRef(Model):
     """One key of a Secret."""
 
-    name: Name
-    key: Identifier = "password"
+    name: SecretName
+    key: SecretKey = "password"
 
 
 class Shard(Model):
     """One existing PostgreSQL database."""
 
     name: Name
-    number: Annotated[int, Field(ge=0, le=2147483647)] | None = None
+    number: ShardNumber | None = None
     """Defaults to the position; fixed for ever and never reused."""
-    host: Annotated[str, Field(min_length=1, max_length=253)]
+    host: Host
     port: Port = 5432
     database: Identifier
     credentials_secret_ref: LoginRef
@@ -87,7 +104,7 @@ class TwoPhaseCommit(Model):
 
     enabled: bool = True
     auto: bool = True
-    last_agent: Literal[False] = False
+    last_agent: OnlyFalse = False
     durability: Literal["local"] = "local"
     record_retention: Duration = "10m"
 
@@ -95,10 +112,10 @@ class TwoPhaseCommit(Model):
 class Proxy(Model):
     """The proxies."""
 
-    replicas: Annotated[int, Field(ge=0, le=100)] = 2
+    replicas: Replicas = 2
     port: Port = 6432
-    pool_size: Annotated[int, Field(ge=1, le=10000)] = 10
-    slots_per_shard: Annotated[int, Field(ge=1, le=10000)] = 20
+    pool_size: PerProxy = 10
+    slots_per_shard: PerProxy = 20
     """Prepared transactions that one proxy may have on one shard."""
 
 
@@ -110,64 +127,90 @@ class Recovery(Model):
     alert_after: Duration = "10m"
 
 
+def _numbers(shards: Sequence[Shard]) -> list[int]:
+    return [position if shard.number is None else shard.number for position, shard in enumerate(shards)]
+
+
+def _shards(shards: list[Shard]) -> list[Shard]:
+    _unique("shard names must be unique", [shard.name for shard in shards])
+    _unique(UNIQUE_PLACES, [(shard.host, shard.port, shard.database) for shard in shards])
+    numbers = _numbers(shards)
+    for shard, number, before in zip(shards[1:], numbers[1:], numbers, strict=False):
+        if number <= before:
+            raise ValueError(f"{ASCENDING}; {shard.name} has {number}, the one before it {before}")
+    return shards
+
+
+def _users(users: list[User]) -> list[User]:
+    _unique("user names must be unique", [user.name for user in users])
+    return users
+
+
+def _tables(tables: list[ShardedTable]) -> list[ShardedTable]:
+    _unique(ONE_KEY, [(one.schema_name, one.name, None if one.name else one.column) for one in tables])
+    return tables
+
+
+def _unique(rule: str, values: Sequence[object]) -> None:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            shown = ", ".join(str(part) for part in value if part is not None) if isinstance(value, tuple) else value
+            raise ValueError(f"{rule}; twice: {shown}")
+        seen.add(value)
+
+
 class Spec(Model):
     """The whole."""
 
     database: Identifier
-    cluster_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = Field(default=None, alias="clusterID")
-    shards: Annotated[list[Shard], Field(min_length=1, max_length=256)]
-    users: Annotated[list[User], Field(min_length=1, max_length=256)]
-    sharded_tables: Annotated[list[ShardedTable], Field(max_length=256)] = []
+    cluster_id: ClusterId | None = Field(default=None, alias="clusterID")
+    shards: Annotated[list[Shard], Field(min_length=1, max_length=MAX_SHARDS), AfterValidator(_shards)]
+    users: Annotated[list[User], Field(min_length=1, max_length=256), AfterValidator(_users)]
+    sharded_tables: Annotated[list[ShardedTable], Field(max_length=128), AfterValidator(_tables)] = []
     two_phase_commit: TwoPhaseCommit = TwoPhaseCommit()
     proxy: Proxy = Proxy()
     recovery: Recovery = Recovery()
 
     def number(self, position: int) -> int:
         """A shard's number, which defaults to its position."""
-        number = self.shards[position].number
-        return position if number is None else number
+        return _numbers(self.shards)[position]
 
-    @model_validator(mode="after")
-    def _no_duplicates(self) -> Spec:
-        _unique("shards[].name", [shard.name for shard in self.shards])
-        _unique("shards[].number", [self.number(position) for position in range(len(self.shards))])
-        _unique("shards[]: host, port and database", [(shard.host, shard.port, shard.database) for shard in self.shards])
-        _unique("users[].name", [user.name for user in self.users])
-        return self
-
-
-def _unique(what: str, values: list[object] | list[str] | list[int] | list[tuple[str, int, str]]) -> None:
-    seen: set[object] = set()
-    for value in values:
-        if value in seen:
-            raise ValueError(f"{what} must be unique, {value!r} stands there twice")
-        seen.add(value)
+    @property
+    def numbers(self) -> dict[str, int]:
+        """By shard name."""
+        return dict(zip((shard.name for shard in self.shards), _numbers(self.shards), strict=True))
 
 
 class Metadata(BaseModel):
-    """What we need of an object's metadata."""
+    """What we need of an object's metadata; the rest is Kubernetes's own, and may grow."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True, strict=True)
 
-    name: Name
-    namespace: str = "default"
+    name: ClusterName
+    namespace: Name = "default"
     uid: str = ""
     generation: int = 1
     annotations: dict[str, str] = {}
     deletion_timestamp: str | None = None
     """Set by Kubernetes once somebody has deleted the object."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
     def says(self, annotation: str) -> bool:
         """Whether an annotation is `true`."""
         return self.annotations.get(annotation, "").lower() == "true"
 
 
-class ShardedCluster(BaseModel):
+class ShardedCluster(Model):
     """The object."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-    api_version: Literal["pgshepherd.io/v1alpha1"] = Field(alias="apiVersion")
+    api_version: Literal["pgshepherd.io/v1alpha1"]
     kind: Literal["ShardedCluster"]
     metadata: Metadata
     spec: Spec
+    status: Any = Field(default=None, exclude=True, repr=False)
+    """May stand in a file that `kubectl get -o yaml` wrote; never read."""

@@ -16,6 +16,9 @@ from shardproxy.twophase.evidence import TransactionClass
 
 LISTED_TRANSACTIONS = 20
 """Oldest prepared transactions that a status holds."""
+MESSAGE, TEXT, TEXTS = 4096, 512, 16
+"""Characters of a condition's message and of any other text, and texts in one list: with all of them the object still is below what
+the API server stores, so that no status is ever refused for its size."""
 
 _IN_DOUBT = frozenset({TransactionClass.IN_DOUBT, TransactionClass.RESURRECTED, TransactionClass.UNREACHABLE})
 _FLEETING = frozenset({TransactionClass.LIVE, TransactionClass.FOREIGN, TransactionClass.COMMITTED, TransactionClass.ABORTED})
@@ -97,7 +100,7 @@ class Status:
         return {
             "observedGeneration": self.observed_generation,
             "clusterID": self.cluster_id,
-            "conditions": [condition.to_json() for condition in self.conditions],
+            "conditions": [one.to_json() | {"message": _cut(one.message, MESSAGE)} for one in self.conditions],
             "replicas": proxy.desired,
             "selector": self.selector,
             "proxySummary": f"{proxy.ready}/{proxy.desired}",
@@ -105,7 +108,7 @@ class Status:
             "inDoubt": doubtful,
             "configHash": proxy.config_hash,
             "shards": [_shard(shard, adopted=shard.name in self.adopted) for shard in self.shards],
-            "preparedTransactions": [_stuck_json(one) for one in stuck[:LISTED_TRANSACTIONS]],
+            "preparedTransactions": [_short_json(one) for one in stuck[:LISTED_TRANSACTIONS]],
         }
 
     def _transactions(self) -> Sequence[PreparedTransaction]:
@@ -117,14 +120,14 @@ def _by_time(one: PreparedTransaction) -> tuple[str, str]:
 
 
 def _shard(shard: ShardObservation, *, adopted: bool) -> dict[str, Any]:
-    findings = [{"reason": problem.reason, "message": problem.message} for problem in shard.problems]
+    findings = [{"reason": problem.reason, "message": _cut(problem.message)} for problem in shard.problems[:TEXTS]]
     return {
         "name": shard.name,
         "number": shard.number,
         "adopted": adopted,
         "reachable": shard.reachable,
         "reason": shard.reason,
-        "message": shard.message,
+        "message": _cut(shard.message),
         "version": shard.version,
         "systemIdentifier": str(shard.system_identifier) if shard.system_identifier is not None else None,
         "timeline": shard.timeline,
@@ -146,6 +149,19 @@ def _stuck_json(one: PreparedTransaction) -> dict[str, Any]:
         "blocks": list(one.blocks),
         "evidence": list(one.evidence),
     }
+
+
+def _short_json(one: PreparedTransaction) -> dict[str, Any]:
+    return _stuck_json(one) | {"reason": _cut(one.reason), "blocks": _few(one.blocks), "evidence": _few(one.evidence)}
+
+
+def _cut(text: str, length: int = TEXT) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _few(texts: Sequence[str]) -> list[str]:
+    kept = [_cut(text) for text in texts[:TEXTS]]
+    return kept if len(texts) <= TEXTS else [*kept[:-1], f"and {len(texts) - TEXTS + 1} more"]
 
 
 def transaction_json(one: PreparedTransaction) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from shardoperator.models.conditions import ORDER, Condition
 from shardoperator.models.observation import ProxyObservation
+from shardoperator.models.transitions import moved_numbers
 from shardoperator.reconcile.deletion import deletion
 from shardoperator.reconcile.inputs import Inputs
 from shardoperator.reconcile.shards import shards_reachable, two_phase_ready, wrong_shards
@@ -101,12 +102,7 @@ def _unknown(kind: str) -> Condition:
 
 
 def _destructive(inputs: Inputs) -> str:
-    known = inputs.known_numbers or {}
-    for position, shard in enumerate(inputs.cluster.spec.shards):
-        number = inputs.cluster.spec.number(position)
-        if known.get(shard.name, number) != number:
-            return f"shard {shard.name} was number {known[shard.name]} and can't become {number}: numbers are for ever"
-    return ""
+    return "; ".join(moved_numbers(inputs.known_numbers or {}, inputs.cluster.spec.numbers))
 
 
 def _ready(inputs: Inputs, reachable: Condition, two_phase: Condition, proxy: Condition, destructive: str) -> Condition:

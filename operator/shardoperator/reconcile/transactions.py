@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shardoperator.models.conditions import Condition
 from shardoperator.models.observation import PreparedTransaction, RecoveryReport
-from shardoperator.models.spec import Recovery, seconds
+from shardoperator.models.spec import Recovery
+from shardoperator.models.values import seconds
 from shardproxy.twophase.evidence import TransactionClass
 
 _KIND = "TransactionsResolved"

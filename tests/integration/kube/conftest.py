@@ -11,11 +11,18 @@ import pytest_asyncio
 import yaml
 
 from bench import Servers
-from kube import Kubectl, api_server
+from crd_server import Server, install_crd
+from kube import NO_API, Kubectl, api_server
 from kubelet import Kubelet
 from kubeworld import ROOT, Operator, World
-from shardoperator.kube import api as kube_api
+from shardoperator.kube.api import connect
 from tools.cluster.api import ApiServer
+from tools.cluster.binaries import find
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if find() is None:
+        terminalreporter.write_line(NO_API, red=True, bold=True)
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +60,7 @@ async def operator(api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest_asyncio.fixture(loop_scope="session")
 async def world(kubectl: Kubectl, api: ApiServer, servers: Servers, operator: Operator, tmp_path: Path) -> AsyncIterator[World]:
     """A namespace with shards, Secrets and a kubelet; the ShardedCluster is the test's to apply."""
-    client = await kube_api.connect(api.kubeconfig())
+    client = await connect(api.kubeconfig())
     kubelet = Kubelet(client, kubectl.namespace, tmp_path)
     await kubelet.start()
     made = await World.make(kubectl, servers, kubelet)
@@ -81,3 +88,16 @@ async def loose_crd(api: ApiServer) -> AsyncIterator[Callable[[], Awaitable[None
 
     yield loosen
     await admin.apply(text)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server(api: ApiServer) -> AsyncIterator[Server]:
+    """With the CRD installed."""
+    client = await connect(api.kubeconfig())
+    try:
+        await install_crd(client)
+        namespace = f"crd-{secrets.token_hex(4)}"
+        await client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
+        yield Server(client, namespace)
+    finally:
+        await client.close()
