@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from shardoperator.models.observation import Identity, PreparedTransaction, Problem, ProxyObservation, RecoveryReport, ShardObservation
+from shardoperator.models.observation import (
+    Identity,
+    PreparedTransaction,
+    Problem,
+    ProxyObservation,
+    RecoveryReport,
+    ShardObservation,
+)
 from shardoperator.models.spec import ShardedCluster
 from shardoperator.reconcile.inputs import Inputs
 from shardproxy.twophase.evidence import TransactionClass
@@ -14,13 +21,14 @@ CLUSTER_ID = "00c0ffee00c0ffee"
 HASH = "0123456789abcdef"
 
 
-def cluster(*, shards: int = 2, annotations: dict[str, str] | None = None, **spec: Any) -> ShardedCluster:
+def cluster(*, annotations: dict[str, str] | None = None, **spec: Any) -> ShardedCluster:
     """`spec` replaces whole keys of the manifest's spec."""
-    names = [f"shop-{number}" for number in range(shards)]
+    names = [f"shop-{number}" for number in range(2)]
     body = {
         "database": "shop",
         "shards": [
-            {"name": name, "host": f"{name}.example", "database": "shop", "credentialsSecretRef": {"name": "recovery"}} for name in names
+            {"name": name, "host": f"{name}.example", "database": "shop", "credentialsSecretRef": {"name": "recovery"}}
+            for name in names
         ],
         "users": [{"name": "app", "passwordSecretRef": {"name": "app"}}],
         "shardedTables": [{"column": "customer_id"}],

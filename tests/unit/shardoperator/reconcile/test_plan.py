@@ -8,6 +8,7 @@ import pytest
 
 from observed import cluster, down, fresh, identity, inputs, lacking, prepared, proxies, report, shard
 from shardoperator.models.conditions import ORDER
+from shardoperator.models.observation import ShardObservation
 from shardoperator.reconcile.inputs import Inputs
 from shardoperator.reconcile.plan import plan
 from shardproxy.twophase.evidence import TransactionClass
@@ -55,7 +56,7 @@ CASES: list[tuple[str, str, str, Make]] = [
 ]
 
 
-def _on_server_of_first(number: int) -> object:
+def _on_server_of_first(number: int) -> ShardObservation:
     return shard(number, system_identifier=1000, database_oid=20000 + number, identity=identity(number, system_identifier=1000))
 
 
@@ -65,7 +66,9 @@ def test_condition(kind: str, status: str, reason: str, make: Make) -> None:
     assert (condition.status, condition.reason) == (status, reason)
 
 
-@pytest.mark.parametrize("make", [inputs, lambda: inputs(down(0), down(1), proxy=None, report=None), *(case[3] for case in CASES)])
+@pytest.mark.parametrize(
+    "make", [inputs, lambda: inputs(down(0), down(1), proxy=None, report=None), *(case[3] for case in CASES)]
+)
 def test_every_condition_is_there_once_and_a_failure_says_why(make: Make) -> None:
     conditions = plan(make()).conditions
     assert tuple(condition.type for condition in conditions) == ORDER

@@ -72,7 +72,12 @@ def test_the_spec_decides_which_of_two_clusters_is_meant() -> None:
 
 TWO_PHASE: list[tuple[str, str, str, Make]] = [
     ("True", "Sufficient", "100", inputs),
-    ("False", "Disabled", "ALTER SYSTEM SET max_prepared_transactions = 34", lambda: inputs(shard(0, max_prepared_transactions=0))),
+    (
+        "False",
+        "Disabled",
+        "ALTER SYSTEM SET max_prepared_transactions = 34",
+        lambda: inputs(shard(0, max_prepared_transactions=0)),
+    ),
     ("False", "TooLow", "max_prepared_transactions is 33, 34 are needed", lambda: inputs(shard(0, max_prepared_transactions=33))),
     ("True", "Sufficient", "34", lambda: inputs(shard(0, max_prepared_transactions=34))),
     ("False", "PendingRestart", "restart", lambda: inputs(shard(0, max_prepared_transactions=0, pending_restart=True))),
