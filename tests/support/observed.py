@@ -21,7 +21,7 @@ CLUSTER_ID = "00c0ffee00c0ffee"
 HASH = "0123456789abcdef"
 
 
-def cluster(*, annotations: dict[str, str] | None = None, **spec: Any) -> ShardedCluster:
+def cluster(*, annotations: dict[str, str] | None = None, deleted: bool = False, **spec: Any) -> ShardedCluster:
     """`spec` replaces whole keys of the manifest's spec."""
     names = [f"shop-{number}" for number in range(2)]
     body = {
@@ -35,7 +35,11 @@ def cluster(*, annotations: dict[str, str] | None = None, **spec: Any) -> Sharde
         "proxy": {"replicas": 2, "slotsPerShard": 10},
         **spec,
     }
-    metadata = {"name": "shop", "annotations": annotations or {}}
+    metadata = {
+        "name": "shop",
+        "annotations": annotations or {},
+        "deletionTimestamp": "2026-01-01T00:00:00Z" if deleted else None,
+    }
     return ShardedCluster.model_validate(
         {"apiVersion": "pgshepherd.io/v1alpha1", "kind": "ShardedCluster", "metadata": metadata, "spec": body}
     )
@@ -71,15 +75,17 @@ def lacking(number: int, reason: str) -> ShardObservation:
     return shard(number, problems=(Problem(reason, f"shard shop-{number}: {reason}", "GRANT SOMETHING;"),))
 
 
-def proxies(ready: int = 2, *, desired: int = 2, config_hash: str = HASH, message: str = "") -> ProxyObservation:
+def proxies(
+    ready: int = 2, *, desired: int = 2, config_hash: str = HASH, reason: str = "", message: str = ""
+) -> ProxyObservation:
     """Running proxies."""
-    return ProxyObservation(desired, ready, config_hash, message)
+    return ProxyObservation(desired, ready, config_hash, reason, message)
 
 
 def prepared(kind: TransactionClass, age: float, shard: int = 0, **changes: Any) -> PreparedTransaction:
     """One prepared transaction."""
     gid = f"gid-{kind.value}-{age:g}"
-    return replace(PreparedTransaction(shard, gid, "app", age, "shop", kind), **changes)
+    return replace(PreparedTransaction(shard, gid, "app", "2026-01-01T00:00:00Z", age, "shop", kind), **changes)
 
 
 def report(*transactions: PreparedTransaction, **changes: Any) -> RecoveryReport:

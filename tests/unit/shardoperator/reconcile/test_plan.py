@@ -9,6 +9,7 @@ import pytest
 from observed import cluster, down, fresh, identity, inputs, lacking, prepared, proxies, report, shard
 from shardoperator.models.conditions import ORDER
 from shardoperator.models.observation import ShardObservation
+from shardoperator.models.spec import ShardedCluster
 from shardoperator.reconcile.inputs import Inputs
 from shardoperator.reconcile.plan import plan
 from shardproxy.twophase.evidence import TransactionClass
@@ -29,6 +30,8 @@ CASES: list[tuple[str, str, str, Make]] = [
     ("Ready", "False", "ShardUnreachable", lambda: inputs(shard(0), down(1))),
     ("Ready", "False", "InvalidSpec", lambda: inputs(known_numbers={"shop-0": 5})),
     ("Ready", "Unknown", "Paused", lambda: inputs(of=cluster(annotations=_PAUSED))),
+    ("Ready", "False", "InvalidSpec", lambda: inputs(invalid="spec.shards: Field required")),
+    ("Ready", "False", "Deleting", lambda: inputs(of=cluster(deleted=True))),
     ("Progressing", "True", "RollingOut", lambda: inputs(proxy=None)),
     ("Progressing", "True", "RollingOut", lambda: inputs(proxy=proxies(1))),
     ("Progressing", "True", "ConfigReloading", lambda: inputs(proxy=proxies(config_hash="of before"))),
@@ -42,17 +45,29 @@ CASES: list[tuple[str, str, str, Make]] = [
     ("Degraded", "True", "PreparedTransactionsTooLow", lambda: inputs(shard(0), shard(1, max_prepared_transactions=0))),
     ("Degraded", "True", "PreparedTransactionsTooLow", lambda: inputs(shard(0), shard(1, max_prepared_transactions=33))),
     ("Degraded", "False", "AsExpected", lambda: inputs(shard(0), shard(1, max_prepared_transactions=0), proxy=None)),
+    ("Degraded", "True", "PartialProxy", lambda: inputs(proxy=proxies(1))),
+    ("Degraded", "False", "AsExpected", lambda: inputs(proxy=proxies(0))),
     ("Degraded", "True", "SharedServer", lambda: inputs(shard(0), _on_server_of_first(1))),
     ("Degraded", "False", "AsExpected", inputs),
     ("Stalled", "True", "DestructiveChange", lambda: inputs(known_numbers={"shop-1": 7})),
+    ("Stalled", "True", "InvalidSpec", lambda: inputs(invalid="spec.shards: Field required")),
     ("Stalled", "False", "NotStalled", lambda: inputs(known_numbers={"shop-0": 0, "shop-1": 1, "shop-9": 9})),
     ("ProxyAvailable", "True", "MinimumReplicasAvailable", inputs),
     ("ProxyAvailable", "False", "ConfigOutdated", lambda: inputs(proxy=proxies(config_hash="of before"))),
     ("ProxyAvailable", "False", "Unavailable", lambda: inputs(proxy=proxies(1))),
     ("ProxyAvailable", "False", "Unavailable", lambda: inputs(proxy=None)),
+    ("ProxyAvailable", "False", "ImagePullFailed", lambda: inputs(proxy=proxies(1, reason="ImagePullFailed", message="pod x"))),
+    (
+        "ProxyAvailable",
+        "False",
+        "ProgressDeadlineExceeded",
+        lambda: inputs(proxy=proxies(reason="ProgressDeadlineExceeded", message="x")),
+    ),
     ("Paused", "True", "Paused", lambda: inputs(of=cluster(annotations=_PAUSED))),
     ("Paused", "False", "NotPaused", lambda: inputs(of=cluster(annotations={"pgshepherd.io/paused": "no"}))),
     ("Deleting", "False", "NotDeleting", inputs),
+    ("Deleting", "True", "DrainingProxy", lambda: inputs(of=cluster(deleted=True))),
+    ("Deleting", "True", "InDoubtTransactions", lambda: inputs(of=cluster(deleted=True), proxy=None, report=_STUCK)),
 ]
 
 
@@ -84,7 +99,7 @@ NEVER_REMOVES: list[Make] = [
     lambda: inputs(shard(0), shard(1, identity=identity(1, cluster="f" * 16))),
     lambda: inputs(shard(0), lacking(1, "MissingPrivilege")),
     lambda: inputs(known_numbers={"shop-0": 3}),
-    lambda: inputs(of=cluster(annotations=_PAUSED)),
+    lambda: inputs(invalid="spec.shards: Field required"),
     lambda: inputs(report=None),
     lambda: inputs(report=_STUCK),
     lambda: inputs(proxy=proxies(0, config_hash="", message="it does not answer")),
@@ -96,8 +111,20 @@ def test_a_running_proxy_is_never_removed_by_an_observation(make: Make) -> None:
     assert plan(make()).run_proxy
 
 
-def test_only_the_spec_removes_a_proxy() -> None:
-    assert not plan(inputs(of=cluster(proxy={"replicas": 0}))).run_proxy
+@pytest.mark.parametrize("make", [*NEVER_REMOVES, lambda: inputs(of=cluster(annotations=_PAUSED, proxy={"replicas": 0}))])
+def test_nothing_but_the_object_removes_a_proxy(make: Make) -> None:
+    assert not plan(make()).remove_proxy
+
+
+@pytest.mark.parametrize("of", [cluster(proxy={"replicas": 0}), cluster(deleted=True)])
+def test_the_object_removes_a_proxy(of: ShardedCluster) -> None:
+    decided = plan(inputs(of=of))
+    assert (decided.run_proxy, decided.remove_proxy) == (False, True)
+
+
+def test_paused_means_hands_off_the_proxy() -> None:
+    decided = plan(inputs(of=cluster(annotations=_PAUSED)))
+    assert (decided.run_proxy, decided.remove_proxy, decided.adopt) == (False, False, False)
 
 
 FIRST_PROXY: list[tuple[bool, Make]] = [
@@ -115,6 +142,8 @@ FIRST_PROXY: list[tuple[bool, Make]] = [
     (False, lambda: inputs(proxy=None, known_numbers={"shop-0": 3})),
     (False, lambda: inputs(proxy=None, of=cluster(annotations=_PAUSED))),
     (False, lambda: inputs(proxy=None, of=cluster(proxy={"replicas": 0}))),
+    (False, lambda: inputs(proxy=None, of=cluster(deleted=True))),
+    (False, lambda: inputs(proxy=None, invalid="spec.shards: Field required")),
 ]
 
 
@@ -138,14 +167,11 @@ ADOPTION: list[tuple[bool, Make]] = [
     (False, lambda: inputs(fresh(0), shard(1), of=cluster(clusterID="f" * 16))),
     (False, lambda: inputs(fresh(0), fresh(1), known_numbers={"shop-0": 3})),
     (False, lambda: inputs(fresh(0), fresh(1), of=cluster(annotations=_PAUSED))),
+    (False, lambda: inputs(fresh(0), fresh(1), of=cluster(deleted=True))),
+    (False, lambda: inputs(fresh(0), fresh(1), invalid="spec.shards: Field required")),
 ]
 
 
 @pytest.mark.parametrize(("adopts", "make"), ADOPTION)
 def test_adoption_only_when_safe(adopts: bool, make: Make) -> None:
     assert plan(make()).adopt is adopts
-
-
-def test_recovery_acts_unless_paused() -> None:
-    assert plan(inputs()).resolve
-    assert not plan(inputs(of=cluster(annotations=_PAUSED))).resolve

@@ -45,5 +45,5 @@ def test_the_message_names_the_oldest_and_whom_they_block() -> None:
     many = [prepared(C.IN_DOUBT, OLD + age) for age in range(LISTED + 2)]
     many[-1] = prepared(C.IN_DOUBT, 9999, blocks=("pid 7 (billing)",))
     message = transactions_resolved(report(*many), RESOLVE).message
-    assert message.startswith("gid-in_doubt-9999 on shard 0: in_doubt, 9999 s old, blocks pid 7 (billing)")
+    assert message.startswith("gid-in_doubt-9999 on shard 0: in_doubt, prepared at 2026-01-01T00:00:00Z, blocks pid 7 (billing)")
     assert message.endswith("and 2 more")

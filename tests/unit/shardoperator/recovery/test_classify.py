@@ -17,7 +17,7 @@ def gid(shard: int = 0, *, txn: str = "a" * 32, cluster: str = OURS) -> str:
 
 
 def seen(text: str, *, on: int = 0, age: float = 1.0) -> Sighting:
-    return Sighting(on, text, parse(text), "app", age, "shop", 5, "700")
+    return Sighting(on, text, parse(text), "app", "2026-01-01T00:00:00Z", age, "shop", 5, "700")
 
 
 @pytest.mark.parametrize(
