@@ -104,6 +104,9 @@ def _explained(target: ShardTarget, error: Exception, timeout: float) -> ShardEr
             return ShardError("ConnectionRefused", f"{where}: {error}: check spec.shards[].database, or create it")
         case ssl.SSLError():
             return ShardError("TLSError", f"{where}: {error}")
+        case asyncpg.ConnectionDoesNotExistError():
+            text = "closed the connection during the login: is that PostgreSQL, and not at its end?"
+            return ShardError("ConnectionRefused", f"{where} {text}")
         case asyncpg.InternalClientError():
             return ShardError("ConnectionRefused", f"{where}: what answers there is not PostgreSQL: check host and port")
         case OSError():
