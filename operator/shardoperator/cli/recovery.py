@@ -169,7 +169,7 @@ async def _loop(given: list[ShardTarget], grace: float, pause: float, *, resolve
     while True:
         report = await controller.run_pass()
         unseen = [*_not_looked_at(found), *_failed(report)]
-        findings = _print_pass(report, unseen)
+        findings = _print_pass(report, unseen, resolve=resolve)
         if not pause:
             return findings
         await asyncio.sleep(pause)
@@ -190,17 +190,17 @@ async def _again(given: list[ShardTarget], known: Discovered) -> Discovered:
     return found
 
 
-def _print_pass(report: RecoveryReport, unseen: list[str]) -> bool:
+def _print_pass(report: RecoveryReport, unseen: list[str], *, resolve: bool) -> bool:
     """Whether there is a finding."""
     for action in report.actions:
         console.print(action, markup=False, soft_wrap=True)
-    decided = (TransactionClass.COMMITTED, TransactionClass.ABORTED)
-    undecided = [one for one in report.ours() if one.transaction_class not in decided]
-    for one in undecided:
+    finished = (TransactionClass.COMMITTED, TransactionClass.ABORTED) if resolve else ()
+    left = [one for one in report.ours() if one.transaction_class not in finished]
+    for one in left:
         line = f"{one.gid} on shard {one.shard}: {one.transaction_class.value}: {one.reason}"
         console.print(line, markup=False, soft_wrap=True)
-    for line in unseen:
+    for line in unseen:  # what failed was logged
         complain(line)
-    if not report.actions and not undecided:
+    if not report.actions and not report.failures and not left:
         console.print("nothing to resolve on the shards that answered" if unseen else "nothing to resolve")
-    return bool(unseen or undecided)
+    return bool(unseen or report.failures or left)

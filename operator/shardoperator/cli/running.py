@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +57,7 @@ def run(
     name = loaded.cluster.metadata.name
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     http_host, _, http_port = http.rpartition(":")
-    if not http_port.isdigit():
+    if not http_port.isdigit() or int(http_port) > 65535:
         fail(f"--http takes HOST:PORT, not {http!r}", ExitCode.USAGE)
     listen = Listen(host, loaded.cluster.spec.proxy.port, metrics_port, health_port, instance=f"{name}-proxy-0")
     options = RunOptions(state or home / "pgshepherd" / name, listen, http_host or "127.0.0.1", int(http_port))
@@ -100,7 +100,7 @@ def status(
     try:
         with urllib.request.urlopen(f"http://{http}/status", timeout=5) as answer:
             data = json.load(answer)
-    except (OSError, urllib.error.URLError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         fail(f"no answer from {http}: {error}: is `pgshepherd run` running?", ExitCode.FINDING)
     if output is Format.JSON:
         print_json(data)
