@@ -103,7 +103,7 @@ class Operator:
 
     def proxies(self) -> list[int]:
         """Pids of proxies of this operator."""
-        return processes_with(str(self.state))
+        return processes_with(str(self.state / "pgdog.toml"))
 
     async def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, and wait for the exit code."""
