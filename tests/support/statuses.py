@@ -32,6 +32,7 @@ def full(text: str = "why", count: int = 1) -> Status:
         shards,
         RecoveryReport(tuple(stuck for _ in range(count))),
         ProxyObservation(2, 1, "f" * 16),
+        frozenset({"a"}),
         "pgshepherd.io/cluster=shop",
     )
 

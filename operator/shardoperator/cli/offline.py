@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from shardoperator.cli.inputs import FileOption, SecretsOption, manifest
+from shardoperator.cli.inputs import FileOption, SecretsOption, logins, manifest
 from shardoperator.cli.output import ExitCode, console, fail
 
 
@@ -22,11 +22,10 @@ def render(
 
     Example: pgshepherd render -f shop.yaml --into conf
     """
-    from shardoperator.controller.targets import targets
     from shardoperator.resources.config import Listen, render_config
 
     loaded = manifest(file, secrets)
-    known = targets(loaded.cluster, loaded.secrets)
+    known = logins(loaded)
     if known.proxy is None:
         fail(f"not found: {', '.join(known.missing)}", ExitCode.FINDING)
     identifiers = [1] * len(loaded.cluster.spec.shards)

@@ -43,17 +43,22 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
+def complain(message: str) -> None:
+    """A line on stderr; never wrapped, so that what it says can be copied."""
+    errors.print(message, markup=False, soft_wrap=True)
+
+
 def fail(message: str, code: ExitCode) -> NoReturn:
     """Say why on stderr, and end."""
-    errors.print(message, markup=False, soft_wrap=True)
+    complain(message)
     raise typer.Exit(code)
 
 
-def print_transactions(transactions: Sequence[PreparedTransaction], output: Format) -> None:
-    """A table, or JSON."""
+def print_transactions(transactions: Sequence[PreparedTransaction], output: Format, *, complete: bool) -> None:
+    """A table, or JSON; `complete`: every shard was looked at."""
     if output is Format.JSON:
         print_json([transaction_json(one) for one in transactions])
     elif transactions:
         console.print(transactions_table(transactions))
     else:
-        console.print("no prepared transactions")
+        console.print("no prepared transactions" if complete else "no prepared transactions on the shards that answered")

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from shardoperator.cli.inputs import SecretsOption
-from shardoperator.cli.output import ExitCode, Format, OutputOption, console, errors, fail, print_json, print_transactions
+from shardoperator.cli.inputs import SecretsOption, duration, logins
+from shardoperator.cli.output import ExitCode, Format, OutputOption, complain, console, fail, print_json, print_transactions
 from shardoperator.cli.source import (
     ContextOption,
     KubeconfigOption,
@@ -20,11 +20,9 @@ from shardoperator.cli.source import (
     place_of,
     read,
 )
-from shardoperator.controller.targets import targets
 from shardoperator.errors import ShardoperatorError
-from shardoperator.models.observation import RecoveryReport
+from shardoperator.models.observation import PreparedTransaction, RecoveryReport
 from shardoperator.models.status import transaction_json
-from shardoperator.models.values import seconds
 from shardoperator.recovery.controller import RecoveryController
 from shardoperator.shards.connect import ShardTarget
 from shardoperator.shards.discover import Discovered, discover, parse_dsn
@@ -43,8 +41,7 @@ def _targets(file: Path | None, secrets: Path | None, dsns: list[str] | None, pl
         text = "a manifest (-f), the shards' DSNs (--dsn, once for each), or the name of a ShardedCluster in Kubernetes"
         fail(f"give one of these: {text}", ExitCode.USAGE)
     if not dsns:
-        loaded = read(file, secrets, place)
-        known = targets(loaded.cluster, loaded.secrets)
+        known = logins(read(file, secrets, place))
         if known.missing:
             fail(f"not found: {', '.join(known.missing)}", ExitCode.FINDING)
         return list(known.reachable)
@@ -54,23 +51,36 @@ def _targets(file: Path | None, secrets: Path | None, dsns: list[str] | None, pl
         fail(str(error), ExitCode.USAGE)
 
 
-async def _controller(given: list[ShardTarget], grace: str, *, resolve: bool) -> tuple[RecoveryController, Discovered]:
-    """Cluster id, numbers and members are read from the shards themselves."""
-    found = await discover(given)
-    return RecoveryController(found.cluster, found.targets, found.members, grace=seconds(grace), resolve=resolve), found
+def _not_looked_at(found: Discovered) -> list[str]:
+    """Shards of which nothing is known in this pass: a finding, whatever the others show."""
+    lines = [f"{where}: {why}" for where, why in found.failed]
+    missing = sorted(found.members - {target.number for target in found.targets})
+    if len(missing) > len(found.failed):
+        numbers = ", ".join(str(number) for number in missing)
+        lines.append(f"not looked at: members {numbers} of cluster {found.cluster}: name every shard")
+    return lines
 
 
-def _pass(given: list[ShardTarget], grace: str) -> RecoveryReport:
-    async def look() -> RecoveryReport:
-        controller, found = await _controller(given, grace, resolve=False)
-        for where, why in found.failed:
-            errors.print(f"{where}: {why}", markup=False)
-        return await controller.run_pass()
+def _pass(given: list[ShardTarget], grace: float) -> tuple[RecoveryReport, bool]:
+    """One look that changes nothing, and whether it saw every shard; what it could not see is said."""
+
+    async def look() -> tuple[RecoveryReport, list[str]]:
+        found = await discover(given)
+        controller = RecoveryController(found.cluster, found.targets, found.members, grace=grace, resolve=False)
+        report = await controller.run_pass()
+        return report, [*_not_looked_at(found), *_failed(report)]
 
     try:
-        return asyncio.run(look())
-    except (ShardoperatorError, ValueError) as error:
+        report, unseen = asyncio.run(look())
+    except ShardoperatorError as error:
         fail(str(error), ExitCode.FINDING)
+    for line in unseen:
+        complain(line)
+    return report, not unseen
+
+
+def _failed(report: RecoveryReport) -> list[str]:
+    return [f"shard {number} could not be scanned: {why}" for number, why in report.failed]
 
 
 @transactions.command("list")
@@ -89,11 +99,10 @@ def list_transactions(
 
     Example: pgshepherd transactions list -f shop.yaml
     """
-    report = _pass(_targets(file, secrets, dsn, place_of(name, namespace, kubeconfig, context)), grace)
-    print_transactions(report.transactions, output)
-    for number, why in report.failed:
-        errors.print(f"shard {number} could not be scanned: {why}", markup=False)
-    raise typer.Exit(ExitCode.FINDING if report.failed else ExitCode.DONE)
+    given = _targets(file, secrets, dsn, place_of(name, namespace, kubeconfig, context))
+    report, complete = _pass(given, duration(grace, "--grace"))
+    print_transactions(report.transactions, output, complete=complete)
+    raise typer.Exit(ExitCode.DONE if complete else ExitCode.FINDING)
 
 
 @transactions.command("explain")
@@ -112,13 +121,18 @@ def explain(
 
     Example: pgshepherd transactions explain 0123456789abcdef0123456789abcdef -f shop.yaml
     """
-    report = _pass(_targets(file, secrets, dsn, place_of(name, namespace, kubeconfig, context)), "0s")
+    report, complete = _pass(_targets(file, secrets, dsn, place_of(name, namespace, kubeconfig, context)), 0.0)
     parts = [one for one in report.transactions if one.gid == gid or f"_{gid}_" in one.gid]
     if not parts:
         fail(f"no prepared transaction {gid} on the shards that could be scanned", ExitCode.FINDING)
     if output is Format.JSON:
         print_json([transaction_json(one) for one in parts])
-        return
+    else:
+        _print_explanation(parts)
+    raise typer.Exit(ExitCode.DONE if complete else ExitCode.FINDING)
+
+
+def _print_explanation(parts: list[PreparedTransaction]) -> None:
     for one in parts:
         console.print(one.gid, markup=False, soft_wrap=True)
         console.print(
@@ -158,33 +172,53 @@ def recover(
     Example: pgshepherd recover --dsn postgresql://recovery:secret@pg-0/shop --dsn postgresql://recovery:secret@pg-1/shop
     """
     given = _targets(file, secrets, dsn)
+    pause, wait = duration(interval, "--interval"), duration(grace, "--grace")
     try:
-        pause = seconds(interval)
-        findings = asyncio.run(_loop(given, grace, pause, resolve=not observe))
-    except (ShardoperatorError, ValueError) as error:
+        findings = asyncio.run(_loop(given, wait, pause, resolve=not observe))
+    except ShardoperatorError as error:
         fail(str(error), ExitCode.FINDING)
     raise typer.Exit(ExitCode.FINDING if findings else ExitCode.DONE)
 
 
-async def _loop(given: list[ShardTarget], grace: str, pause: float, *, resolve: bool) -> bool:
-    controller, found = await _controller(given, grace, resolve=resolve)
-    for where, why in found.failed:
-        errors.print(f"{where}: {why}", markup=False)
+async def _loop(given: list[ShardTarget], grace: float, pause: float, *, resolve: bool) -> bool:
+    """Cluster id, numbers and members are read from the shards themselves, again while one is not known yet."""
+    found = await discover(given)
+    controller = RecoveryController(found.cluster, found.targets, found.members, grace=grace, resolve=resolve)
     while True:
         report = await controller.run_pass()
-        for action in report.actions:
-            console.print(action, markup=False, soft_wrap=True)
-        open_ones = [
-            one for one in report.ours() if one.transaction_class not in (TransactionClass.COMMITTED, TransactionClass.ABORTED)
-        ]
-        for one in open_ones:
-            console.print(
-                f"{one.gid} on shard {one.shard}: {one.transaction_class.value}: {one.reason}", markup=False, soft_wrap=True
-            )
-        for number, why in report.failed:
-            errors.print(f"shard {number} could not be scanned: {why}", markup=False)
+        unseen = [*_not_looked_at(found), *_failed(report)]
+        findings = _print_pass(report, unseen, resolve=resolve)
         if not pause:
-            if not report.actions and not open_ones:
-                console.print("nothing to resolve")
-            return bool(report.failed or found.failed or open_ones)
+            return findings
         await asyncio.sleep(pause)
+        if found.failed:
+            found = await _again(given, found)
+            controller.targets, controller.members = found.targets, controller.members | found.members
+
+
+async def _again(given: list[ShardTarget], known: Discovered) -> Discovered:
+    try:
+        found = await discover(given)
+    except ShardoperatorError as error:
+        complain(str(error))
+        return known
+    if found.cluster != known.cluster:
+        complain(f"now cluster {found.cluster} answers in the place of {known.cluster}: nothing is done there")
+        return known
+    return found
+
+
+def _print_pass(report: RecoveryReport, unseen: list[str], *, resolve: bool) -> bool:
+    """Whether there is a finding."""
+    for action in report.actions:
+        console.print(action, markup=False, soft_wrap=True)
+    finished = (TransactionClass.COMMITTED, TransactionClass.ABORTED) if resolve else ()
+    left = [one for one in report.ours() if one.transaction_class not in finished]
+    for one in left:
+        line = f"{one.gid} on shard {one.shard}: {one.transaction_class.value}: {one.reason}"
+        console.print(line, markup=False, soft_wrap=True)
+    for line in unseen:  # what failed was logged
+        complain(line)
+    if not report.actions and not report.failures and not left:
+        console.print("nothing to resolve on the shards that answered" if unseen else "nothing to resolve")
+    return bool(unseen or report.failures or left)

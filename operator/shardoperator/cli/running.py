@@ -53,7 +53,7 @@ def run(
     name = loaded.cluster.metadata.name
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     http_host, _, http_port = http.rpartition(":")
-    if not http_port.isdigit():
+    if not http_port.isdigit() or int(http_port) > 65535:
         fail(f"--http takes HOST:PORT, not {http!r}", ExitCode.USAGE)
     listen = Listen(host, loaded.cluster.spec.proxy.port, metrics_port, health_port, instance=f"{name}-proxy-0")
     options = RunOptions(state or home / "pgshepherd" / name, listen, http_host or "127.0.0.1", int(http_port))

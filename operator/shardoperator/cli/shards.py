@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shardoperator.cli.inputs import SecretsOption
+from shardoperator.cli.inputs import SecretsOption, logins
 from shardoperator.cli.output import ExitCode, Format, OutputOption, console, fail, print_json
 from shardoperator.cli.source import (
     ContextOption,
@@ -19,12 +19,13 @@ from shardoperator.cli.source import (
     place_of,
     read,
 )
-from shardoperator.controller.targets import Targets, targets
+from shardoperator.controller.targets import Targets
 from shardoperator.errors import ShardError
 from shardoperator.models.manifest import Manifest
 from shardoperator.models.observation import ShardObservation
 from shardoperator.reconcile.inputs import Inputs
 from shardoperator.reconcile.plan import plan
+from shardoperator.reconcile.shards import shards_reachable
 from shardoperator.shards.adopt import adopt as adopt_shards
 from shardoperator.shards.install import install_sql
 from shardoperator.shards.probe import probe
@@ -49,7 +50,7 @@ def check(
     Example: kubectl exec -n pgshepherd deploy/pgshepherd-operator -- pgshepherd check shop -n db
     """
     loaded = read(file, secrets, place_of(name, namespace, kubeconfig, context))
-    known = targets(loaded.cluster, loaded.secrets)
+    known = logins(loaded)
     shards = asyncio.run(_probe(loaded, known))
     inputs = Inputs(loaded.cluster, shards, instances=loaded.cluster.spec.proxy.replicas + 1, missing_secrets=known.missing)
     if sql:
@@ -115,9 +116,14 @@ def adopt(
     Example: pgshepherd adopt -f shop.yaml
     """
     loaded = read(file, secrets, place_of(name, namespace, kubeconfig, context))
-    known = targets(loaded.cluster, loaded.secrets)
-    if known.missing:
-        fail(f"not found: {', '.join(known.missing)}", ExitCode.FINDING)
+    known = logins(loaded)
+    shards = asyncio.run(_probe(loaded, known))
+    reachable = shards_reachable(Inputs(loaded.cluster, shards, instances=1, missing_secrets=known.missing))
+    if reachable.status != "True":
+        fail(reachable.message, ExitCode.FINDING)
+    problems = [problem.message for shard in shards for problem in shard.problems]
+    if problems:
+        fail("\n".join(problems), ExitCode.FINDING)
     try:
         cluster_id = asyncio.run(adopt_shards(known.reachable, loaded.cluster.spec.cluster_id or random.token_hex(8)))
     except ShardError as error:

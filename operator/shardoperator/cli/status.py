@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Annotated, Any
 
 import typer
@@ -58,6 +58,6 @@ def _from_http(http: str) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(f"http://{http}/status", timeout=5) as answer:
             data: dict[str, Any] = json.load(answer)
-    except (OSError, urllib.error.URLError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         fail(f"no answer from {http}: {error}: is `pgshepherd run` running? Or name a ShardedCluster", ExitCode.FINDING)
     return data

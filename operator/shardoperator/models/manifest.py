@@ -6,7 +6,6 @@ Invariant: a Secret's values are never shown: not in an error, not in a repr.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -38,11 +37,13 @@ class Secrets:
             return None
         path = self.directory / name / key
         try:
-            return path.read_text().rstrip("\n")
+            return path.read_text(encoding="utf-8").rstrip("\n")
         except FileNotFoundError:
             return None
         except OSError as error:
             raise ManifestError(f"Secret {name}, key {key}: {path} can't be read: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise ManifestError(f"Secret {name}, key {key}: {path} holds no UTF-8 text") from None
 
     def login(self, ref: LoginRef) -> tuple[str, str] | None:
         """User name and password."""
@@ -65,9 +66,11 @@ class Manifest:
 def load_manifest(path: Path, secrets: Path | None = None) -> Manifest:
     """Read a manifest; raises ManifestError with one line for each mistake."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ManifestError(f"{path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ManifestError(f"{path} is not a UTF-8 text") from None
     return parse_manifest(text, path.name, secrets)
 
 
@@ -76,7 +79,7 @@ def parse_manifest(text: str, name: str = "manifest", secrets: Path | None = Non
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as error:
-        raise ManifestError(f"{name} is not valid YAML: {error}") from None
+        raise ManifestError(f"{name} is not valid YAML: {_without_text(error)}") from None
     clusters = [document for document in documents if isinstance(document, dict) and document.get("kind") == "ShardedCluster"]
     if len(clusters) != 1:
         raise ManifestError(f"{name} must hold exactly one ShardedCluster, it holds {len(clusters)}")
@@ -95,8 +98,23 @@ def validation_lines(error: ValidationError) -> Iterator[str]:
     """One line for each mistake: path, what is wrong, what stood there."""
     for one in error.errors():
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"]).lstrip(".")
-        shown = "" if isinstance(one["input"], dict | list) or one["type"] == "missing" else f" (found {one['input']!r})"
-        yield f"{where or 'the object'}: {one['msg'].removeprefix('Value error, ')}{shown}"
+        yield f"{where or 'the object'}: {one['msg'].removeprefix('Value error, ')}{_shown(one)}"
+
+
+def _shown(error: Any) -> str:
+    """What stood there, unless it is long, or may be a password in a place where none belongs."""
+    last = str(error["loc"][-1]).lower() if error["loc"] else ""
+    misplaced = error["type"] in ("extra_forbidden", "missing") or "password" in last or "secret" in last
+    return "" if misplaced or isinstance(error["input"], dict | list) else f" (found {error['input']!r})"
+
+
+def _without_text(error: yaml.YAMLError) -> str:
+    """PyYAML quotes the line, and an alias or tag by its name: any of them may be a password."""
+    mark, problem = getattr(error, "problem_mark", None), str(getattr(error, "problem", None) or "it can't be read")
+    if any(word in problem for word in ("alias", "anchor", "tag")):
+        problem = problem.split(" '", 1)[0]
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return f"{where}{problem} (texts with special characters need quotes)"
 
 
 def _secret(document: Mapping[str, Any], name: str) -> dict[str, dict[str, str]]:
@@ -104,13 +122,24 @@ def _secret(document: Mapping[str, Any], name: str) -> dict[str, dict[str, str]]
     secret_name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(secret_name, str):
         raise ManifestError(f"{name}: a Secret has no metadata.name")
-    values = {str(key): str(_expand(value, name)) for key, value in (document.get("stringData") or {}).items()}
-    for key, value in (document.get("data") or {}).items():
+    values = {key: str(_expand(text, name)) for key, text in _texts(document, "stringData", f"{name}: Secret {secret_name}")}
+    for key, text in _texts(document, "data", f"{name}: Secret {secret_name}"):
         try:
-            values.setdefault(str(key), base64.b64decode(str(value), validate=True).decode())
-        except (binascii.Error, UnicodeDecodeError):
+            values.setdefault(key, base64.b64decode("".join(text.split()), validate=True).decode())
+        except ValueError:
             raise ManifestError(f"{name}: Secret {secret_name}, data.{key} is not base64 of a text") from None
     return {secret_name: values}
+
+
+def _texts(document: Mapping[str, Any], field_name: str, where: str) -> Iterator[tuple[str, str]]:
+    """YAML reads 0123, yes or 1.10 as something else than what was written, so a value must be a text, as in Kubernetes."""
+    values = document.get(field_name) or {}
+    if not isinstance(values, dict):
+        raise ManifestError(f"{where}, {field_name} must be a mapping of keys to texts")
+    for key, value in values.items():
+        if not isinstance(value, str):
+            raise ManifestError(f"{where}, {field_name}.{key} must be a text: put it in quotes")
+        yield str(key), value
 
 
 def _expand(value: Any, name: str) -> Any:

@@ -98,6 +98,8 @@ class RecoveryReport:
     failed: tuple[tuple[int, str], ...] = ()
     """Shards that could not be scanned, and why."""
     actions: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+    """What was decided and could not be done, and why."""
     losses: tuple[str, ...] = ()
     scanned: frozenset[int] = field(default_factory=frozenset)
 

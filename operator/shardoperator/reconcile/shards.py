@@ -79,10 +79,10 @@ def two_phase_ready(inputs: Inputs) -> Condition:
         return Condition(
             _TWO_PHASE, "False", "NotRequested", "spec.twoPhaseCommit.enabled is false: shards commit each for itself"
         )
-    for position, shard in enumerate(inputs.shards):
-        problem = _slots(shard, inputs.needed_slots(position))
-        if problem is not None:
-            return problem
+    slots = [found for position, shard in enumerate(inputs.shards) if (found := _slots(shard, inputs.needed_slots(position)))]
+    if slots:
+        reason = min((reason for reason, _ in slots), key=_SLOT_REASONS.index)
+        return Condition(_TWO_PHASE, "False", reason, _all(message for _, message in slots))
     problems = [problem for shard in inputs.shards for problem in shard.problems]
     if problems:
         return Condition(_TWO_PHASE, "False", problems[0].reason, _all(problem.message for problem in problems))
@@ -96,17 +96,21 @@ def two_phase_ready(inputs: Inputs) -> Condition:
     return Condition(_TWO_PHASE, "True", "Sufficient", f"max_prepared_transactions is {least} or more on every shard")
 
 
-def _slots(shard: ShardObservation, needed: int) -> Condition | None:
+_SLOT_REASONS = ("Disabled", "TooLow", "PendingRestart")
+"""The first of them is shown when shards differ."""
+
+
+def _slots(shard: ShardObservation, needed: int) -> tuple[str, str] | None:
+    """Reason and message, if the shard's server has too few."""
     have = shard.max_prepared_transactions
     if have is None or have >= needed:
         return None
-    change = f"ALTER SYSTEM SET max_prepared_transactions = {needed}; then restart PostgreSQL"
     if shard.pending_restart:
-        return Condition(_TWO_PHASE, "False", "PendingRestart", f"shard {shard.name}: changed, but PostgreSQL must be restarted")
+        return "PendingRestart", f"shard {shard.name}: max_prepared_transactions was changed: restart PostgreSQL"
+    change = f"ALTER SYSTEM SET max_prepared_transactions = {needed}, and restart PostgreSQL"
     if have == 0:
-        return Condition(_TWO_PHASE, "False", "Disabled", f"shard {shard.name}: max_prepared_transactions is 0. {change}")
-    message = f"shard {shard.name}: max_prepared_transactions is {have}, {needed} are needed. {change}"
-    return Condition(_TWO_PHASE, "False", "TooLow", message)
+        return "Disabled", f"shard {shard.name}: max_prepared_transactions is 0: {change}"
+    return "TooLow", f"shard {shard.name}: max_prepared_transactions is {have}, {needed} are needed: {change}"
 
 
 def _all(messages: object) -> str:

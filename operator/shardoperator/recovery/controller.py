@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import shardoperator.recovery.classify as classify
 from shardoperator.errors import ShardError
@@ -80,7 +80,8 @@ class RecoveryController:
         report = RecoveryReport(
             transactions=(*classify.foreign(sightings, self.cluster), *(one for found, _ in results for one in found)),
             failed=tuple(failed),
-            actions=tuple(action for _, actions in results for action in actions),
+            actions=tuple(action for _, verdict in results for action in verdict.acted),
+            failures=tuple(failure for _, verdict in results for failure in verdict.failures),
             scanned=frozenset(links) - {number for number, _ in failed},
         )
         self.metrics.record(report, self.targets)
@@ -94,20 +95,28 @@ class RecoveryController:
 
     async def _one(
         self, group: Group, links: dict[int, ShardLink], gate: asyncio.Semaphore
-    ) -> tuple[list[PreparedTransaction], list[str]]:
+    ) -> tuple[list[PreparedTransaction], Verdict]:
+        """Its parts, and what came of it; what was done and what failed name the transaction."""
         if group.age < self.grace:
             why = f"younger than the grace period of {self.grace:g} s: left to its coordinator"
-            return await self._described(group, Verdict(TransactionClass.LIVE, why, ()), links), []
+            live = Verdict(TransactionClass.LIVE, why, ())
+            return await self._described(group, live, links), live
         backoff = self._backoff.setdefault(group.txn, _Backoff())
         now = asyncio.get_running_loop().time()
         if backoff.last is not None and now < backoff.until:
-            return await self._described(group, backoff.last, links), []
+            return await self._described(group, backoff.last, links), _named(group, replace(backoff.last, acted=()))
         async with gate:
             verdict = await self.examine(group, links, read_only=not self.resolve)
         self._note(group, backoff, verdict, now)
         if verdict.acted:
             await self._audit(group, verdict, links)
-        return await self._described(group, verdict, links), self._actions(group, verdict)
+        self.metrics.acted(verdict)
+        named = _named(group, verdict)
+        for action in named.acted:
+            log.info("%s", action)
+        for failure in named.failures:
+            log.warning("%s", failure)
+        return await self._described(group, verdict, links), named
 
     def _note(self, group: Group, backoff: _Backoff, verdict: Verdict, now: float) -> None:
         undecided = verdict.transaction_class not in (TransactionClass.COMMITTED, TransactionClass.ABORTED)
@@ -148,15 +157,6 @@ class RecoveryController:
             described.append(classify.described(part, verdict.transaction_class, verdict.reason, verdict.evidence, blocks))
         return described
 
-    def _actions(self, group: Group, verdict: Verdict) -> list[str]:
-        actions = [f"{group.txn}: {action} ({verdict.reason})" for action in verdict.acted]
-        for action in actions:
-            log.info("%s", action)
-        for failure in verdict.failures:
-            log.warning("%s: %s", group.txn, failure)
-        self.metrics.acted(verdict)
-        return actions
-
     async def _audit(self, group: Group, verdict: Verdict, links: dict[int, ShardLink]) -> None:
         """On the shards that were acted on; a row that can't be written is logged: the shards' state is the truth."""
         for part in group.parts:
@@ -164,3 +164,9 @@ class RecoveryController:
                 await links[part.shard].audit(group.txn, verdict.transaction_class.value, verdict.reason, verdict.evidence)
             except ShardError as error:
                 log.warning("no audit row for %s on shard %d: %s", group.txn, part.shard, error)
+
+
+def _named(group: Group, verdict: Verdict) -> Verdict:
+    """For people, who see many transactions at a time."""
+    acted = tuple(f"{group.txn}: {action} ({verdict.reason})" for action in verdict.acted)
+    return replace(verdict, acted=acted, failures=tuple(f"{group.txn}: {failure}" for failure in verdict.failures))

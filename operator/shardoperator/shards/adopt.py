@@ -34,9 +34,12 @@ async def adopt(targets: Sequence[ShardTarget], cluster_id: str) -> str:
     """
     ordered = sorted(targets, key=lambda target: target.number)
     standing = await _standing(ordered)
-    chosen = standing or cluster_id
-    for target in ordered:
-        chosen = await _adopt_one(target, chosen, [each.number for each in ordered])
+    numbers = [target.number for target in ordered]
+    chosen = await _adopt_one(ordered[0], standing or cluster_id, numbers)
+    for target in ordered[1:]:
+        found = await _adopt_one(target, chosen, numbers)
+        if found != chosen:
+            raise ShardError("WrongShard", f"{target.where} belongs to cluster {found}, {ordered[0].where} to {chosen}")
     return chosen
 
 
@@ -47,6 +50,10 @@ async def _standing(targets: Sequence[ShardTarget]) -> str | None:
         connection = await connect(target, application="operator")
         try:
             rows = await fetch(connection, "SELECT cluster FROM pgshepherd.shard")
+        except asyncpg.PostgresError as error:
+            raise ShardError(
+                "NotInstalled", f"{target.where} can't be asked who it is: {error}: run what check --sql prints"
+            ) from error
         finally:
             close(connection)
         if rows:

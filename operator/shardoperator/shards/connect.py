@@ -77,7 +77,14 @@ async def connect(
                 statement_cache_size=0,
                 server_settings={**SETTINGS, "application_name": name[:63]},
             )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ssl.SSLError) as error:
+    except (
+        OSError,
+        TimeoutError,
+        UnicodeError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+    ) as error:
         raise _explained(target, error, timeout) from error
 
 
@@ -86,7 +93,7 @@ def _explained(target: ShardTarget, error: Exception, timeout: float) -> ShardEr
     match error:
         case TimeoutError():
             return ShardError("Timeout", f"{where} did not answer within {timeout:g} s: check the network and the server's load")
-        case socket.gaierror():
+        case socket.gaierror() | UnicodeError():  # a name that no DNS could hold, such as a..b
             return ShardError("NameNotResolved", f"{where}: the host name {target.host!r} is not known: check spec.shards[].host")
         case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
             return ShardError(
@@ -97,6 +104,11 @@ def _explained(target: ShardTarget, error: Exception, timeout: float) -> ShardEr
             return ShardError("ConnectionRefused", f"{where}: {error}: check spec.shards[].database, or create it")
         case ssl.SSLError():
             return ShardError("TLSError", f"{where}: {error}")
+        case asyncpg.ConnectionDoesNotExistError():
+            text = "closed the connection during the login: is that PostgreSQL, and not at its end?"
+            return ShardError("ConnectionRefused", f"{where} {text}")
+        case asyncpg.InternalClientError():
+            return ShardError("ConnectionRefused", f"{where}: what answers there is not PostgreSQL: check host and port")
         case OSError():
             return ShardError("ConnectionRefused", f"{where}: {error.strerror or error}: is PostgreSQL running, on this port?")
         case _:

@@ -27,11 +27,15 @@ class Discovered:
 
 def parse_dsn(dsn: str, index: int) -> ShardTarget:
     """postgresql://user:password@host:port/database; raises StandaloneError without repeating the password."""
-    parts = urlsplit(dsn)
     try:
+        parts = urlsplit(dsn)
         port = parts.port or 5432
-    except ValueError:
-        raise StandaloneError(f"--dsn number {index + 1} has a port that is no number") from None
+    except ValueError:  # its text may hold the password
+        raise StandaloneError(f"--dsn number {index + 1} has a host or port that can't be read") from None
+    if parts.query or parts.fragment:
+        raise StandaloneError(
+            f"--dsn number {index + 1} has parameters behind ? or #, which are not supported; write them in a password as %3F and %23"
+        )
     if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or not parts.username or len(parts.path) < 2:
         raise StandaloneError(f"--dsn number {index + 1} is not of the form postgresql://user:password@host:port/database")
     place = (f"dsn-{index}", -1 - index, parts.hostname, port, unquote(parts.path[1:]))

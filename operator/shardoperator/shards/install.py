@@ -5,7 +5,7 @@ Invariant: it may be run any number of times; it gives no login more than docs/c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -109,35 +109,65 @@ async def table_faults(connection: asyncpg.Connection) -> list[str]:
     return faults
 
 
-_PRIVILEGES: Sequence[tuple[str, str]] = (
-    ("shard", "SELECT"),
+_COORDINATOR: Sequence[tuple[str, str]] = (("shard", "SELECT"), ("commit_record", "SELECT"), ("commit_record", "INSERT"))
+_RECOVERY: Sequence[tuple[str, str]] = (
+    *_COORDINATOR,
     ("shard", "INSERT"),
     ("shard", "UPDATE"),
-    ("commit_record", "SELECT"),
-    ("commit_record", "INSERT"),
     ("commit_record", "DELETE"),
+    ("audit", "SELECT"),
     ("audit", "INSERT"),
+    ("audit", "UPDATE"),
+    ("audit", "DELETE"),
 )
 
 
-async def missing_grants(connection: asyncpg.Connection, recovery: str, users: Iterable[str], version: int) -> list[str]:
-    """GRANT statements that the recovery login lacks."""
-    missing = []
-    for table, privilege in _PRIVILEGES:
-        rows = await fetch(connection, "SELECT has_table_privilege(to_regclass($1)::oid, $2)", f"pgshepherd.{table}", privilege)
-        if not rows[0][0]:
-            missing.append(f"GRANT {privilege} ON pgshepherd.{table} TO {_quoted(recovery)};")
+_PUBLIC_RIGHTS = """
+SELECT COALESCE(bool_and(has_schema_privilege(oid, 'pgshepherd', 'USAGE')), true) AS usage,
+       COALESCE(bool_and(has_column_privilege(oid, 'pgshepherd.shard', 'epoch', 'SELECT')), true) AS epoch,
+       COALESCE(bool_and(has_column_privilege(oid, 'pgshepherd.commit_record', column_name, 'INSERT')), true) AS record
+FROM pg_roles, unnest('{txn,shard,decision_shard,epoch,participants}'::text[]) column_name WHERE rolname = ANY ($1::text[])
+"""
+"""What every application role needs to write a commit record."""
+
+_PUBLIC_GRANTS = {
+    "usage": "GRANT USAGE ON SCHEMA pgshepherd TO PUBLIC;",
+    "epoch": "GRANT SELECT (epoch) ON pgshepherd.shard TO PUBLIC;",
+    "record": "GRANT INSERT (txn, shard, decision_shard, epoch, participants) ON pgshepherd.commit_record TO PUBLIC;",
+}
+
+
+async def missing_grants(connection: asyncpg.Connection, logins: Logins, version: int) -> list[str]:
+    """What a DBA must run so that recovery and coordinator may do their work; we are logged in as recovery."""
+    missing = await _missing_on_tables(connection, logins.recovery, _RECOVERY)
+    if logins.coordinator != logins.recovery:
+        missing.extend(await _missing_on_tables(connection, logins.coordinator, _COORDINATOR))
     mode, option = ("SET", " WITH SET TRUE, INHERIT FALSE") if version >= 160000 else ("MEMBER", "")
-    for user in users:
-        rows = await fetch(
-            connection,
-            "SELECT r.oid IS NOT NULL, CASE WHEN r.oid IS NULL THEN false ELSE pg_has_role(r.oid, $2) END "
-            "FROM (SELECT (SELECT oid FROM pg_roles WHERE rolname = $1) AS oid) r",
-            user,
-            mode,
-        )
-        if not rows[0][0]:
-            missing.append(f"CREATE ROLE {_quoted(user)} LOGIN PASSWORD '...';  -- the application's role is missing")
-        elif not rows[0][1]:
-            missing.append(f"GRANT {_quoted(user)} TO {_quoted(recovery)}{option};")
+    for user in logins.users:
+        if not await _role_exists(connection, user):
+            missing.append(_create_role(user))
+        elif not (await fetch(connection, "SELECT pg_has_role($1::name, $2)", user, mode))[0][0]:
+            missing.append(f"GRANT {_quoted(user)} TO {_quoted(logins.recovery)}{option};")
+    public = (await fetch(connection, _PUBLIC_RIGHTS, [*logins.users]))[0]
+    missing.extend(sql for column, sql in _PUBLIC_GRANTS.items() if not public[column])
     return missing
+
+
+async def _missing_on_tables(connection: asyncpg.Connection, role: str, privileges: Sequence[tuple[str, str]]) -> list[str]:
+    if not await _role_exists(connection, role):
+        return [_create_role(role)]
+    missing = []
+    sql = "SELECT has_table_privilege($1::name, to_regclass($2)::oid, $3)"
+    for table, privilege in privileges:
+        if not (await fetch(connection, sql, role, f"pgshepherd.{table}", privilege))[0][0]:
+            missing.append(f"GRANT {privilege} ON pgshepherd.{table} TO {_quoted(role)};")
+    return missing
+
+
+async def _role_exists(connection: asyncpg.Connection, role: str) -> bool:
+    found: bool = (await fetch(connection, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1::name)", role))[0][0]
+    return found
+
+
+def _create_role(role: str) -> str:
+    return f"CREATE ROLE {_quoted(role)} LOGIN PASSWORD '...';"

@@ -16,7 +16,8 @@ SELECT pg_is_in_recovery() AS standby, current_setting('server_version_num')::in
        (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database_oid,
        current_setting('max_prepared_transactions')::int AS max_prepared,
        (SELECT pending_restart FROM pg_settings WHERE name = 'max_prepared_transactions') AS pending_restart,
-       to_regclass('pgshepherd.shard') IS NOT NULL AS installed
+       to_regnamespace('pgshepherd') IS NOT NULL AS has_schema,
+       COALESCE(has_schema_privilege(to_regnamespace('pgshepherd')::oid, 'USAGE'), false) AS may_look
 """
 
 
@@ -47,19 +48,7 @@ async def _look(connection: asyncpg.Connection, target: ShardTarget, logins: Log
             "ReadOnlyStandby", "a standby answers in the place of its primary: point spec.shards[].host at the primary"
         )
     timeline = int((await fetch(connection, f"SELECT {records.TIMELINE}"))[0][0], 16)
-    installed, identity, problems = facts["installed"], None, []
-    if installed:
-        faults = await table_faults(connection)
-        problems = [Problem("NotInstalled", f"{target.where}: {fault}") for fault in faults]
-        grants = await missing_grants(connection, logins.recovery, logins.users, facts["version"])
-        problems.extend(Problem("MissingPrivilege", f"{target.where}: a right is missing: {sql}", sql) for sql in grants)
-        identity = await _identity(connection)
-    else:
-        sql = install_sql(logins, facts["version"])
-        message = (
-            f"{target.where}: the schema pgshepherd is not there: name an installerSecretRef, or run `pgshepherd check --sql`"
-        )
-        problems = [Problem("NotInstalled", message, sql)]
+    installed, identity, problems = await _installation(connection, target, logins, facts)
     return ShardObservation(
         target.name,
         target.number,
@@ -74,6 +63,24 @@ async def _look(connection: asyncpg.Connection, target: ShardTarget, logins: Log
         identity=identity,
         problems=tuple(problems),
     )
+
+
+async def _installation(
+    connection: asyncpg.Connection, target: ShardTarget, logins: Logins, facts: asyncpg.Record
+) -> tuple[bool | None, Identity | None, list[Problem]]:
+    """Whether the tables are there (None: we may not look), the row of the shard, and what is wrong."""
+    if facts["has_schema"] and not facts["may_look"]:
+        sql = "GRANT USAGE ON SCHEMA pgshepherd TO PUBLIC;"
+        return None, None, [Problem("MissingPrivilege", f"{target.where}: a right is missing: {sql}", sql)]
+    installed = (await fetch(connection, "SELECT to_regclass('pgshepherd.shard') IS NOT NULL"))[0][0]
+    if not installed:
+        remedy = "name an installerSecretRef, or run what `pgshepherd check --sql` prints"
+        message = f"{target.where}: the schema pgshepherd is not there: {remedy}"
+        return False, None, [Problem("NotInstalled", message, install_sql(logins, facts["version"]))]
+    problems = [Problem("NotInstalled", f"{target.where}: {fault}") for fault in await table_faults(connection)]
+    grants = await missing_grants(connection, logins, facts["version"])
+    problems.extend(Problem("MissingPrivilege", f"{target.where}: a right is missing: {sql}", sql) for sql in grants)
+    return True, await _identity(connection), problems
 
 
 async def _identity(connection: asyncpg.Connection) -> Identity | None:

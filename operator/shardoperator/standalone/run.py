@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,35 +58,42 @@ def _line(condition: Condition) -> str:
 
 
 async def run_cluster(manifest: Manifest, options: RunOptions) -> int:
-    """The exit code: 0 after a signal, 1 if the HTTP address is taken."""
+    """The exit code: 0 after a signal, 1 if something on this machine does not work."""
     console = Console(highlight=False)
     display = Display(console)
     platform = StandalonePlatform(manifest, options.state, options.listen, display.show)
     controller = ClusterController(platform, memory=platform.recall())
     try:
+        await asyncio.to_thread(options.state.mkdir, parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        return _complain(f"can't write to {options.state}: {error.strerror}: choose another by --state")
+    try:
         server = await serve(options.http_host, options.http_port, routes(controller))
     except OSError as error:
         where = f"{options.http_host}:{options.http_port}"
-        Console(stderr=True).print(f"can't listen on {where}: {error.strerror}: choose another by --http", markup=False)
-        return 1
+        return _complain(f"can't listen on {where}: {error.strerror}: choose another by --http")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     loop = asyncio.create_task(controller.run(), name="controller")
     waiting = asyncio.create_task(stop.wait(), name="signals")
     try:
-        if display.live is not None:
-            with display.live:
-                await asyncio.wait({loop, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        else:
+        with display.live or nullcontext():
             await asyncio.wait({loop, waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (loop, waiting):
             task.cancel()
-        await asyncio.gather(loop, waiting, return_exceptions=True)
+        (ended, _) = await asyncio.gather(loop, waiting, return_exceptions=True)
         server.close()
         await platform.stop()
+    if isinstance(ended, Exception):
+        raise ended
     return 0
+
+
+def _complain(message: str) -> int:
+    Console(stderr=True, highlight=False).print(message, markup=False, soft_wrap=True)
+    return 1
 
 
 def routes(controller: ClusterController) -> dict[str, Callable[[], Answer]]:
