@@ -29,6 +29,14 @@ class Sink:
         self._wire = wire
         self._chunks: list[bytes] = []
         self._size = 0
+        self.told: dict[str, str] = {}
+        """Settings as the client knows them."""
+
+    def tell(self, name: str, value: str) -> None:
+        """A ParameterStatus, where it is news."""
+        if self.told.get(name) != value:
+            self.told[name] = value
+            self.put(pg.parameter_status(name, value))
 
     def put(self, data: bytes) -> None:
         """Queue whole frames."""
@@ -126,7 +134,11 @@ class Relay:
                 self._forward(frame)
         elif kind == pg.ERROR_RESPONSE:
             self.reply.error = self.reply.error or self._error(frame)
-        elif kind == pg.NOTICE_RESPONSE or kind == pg.PARAMETER_STATUS:
+        elif kind == pg.PARAMETER_STATUS:
+            name, value = self.connection.note_parameter(frame)
+            if self.sink is not None:
+                self.sink.tell(name, value)
+        elif kind == pg.NOTICE_RESPONSE:
             self._forward(frame)
         elif kind in _COPY:
             self.connection.wire.abort()

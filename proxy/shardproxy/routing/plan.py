@@ -85,7 +85,7 @@ class Statement:
     """One statement of a text, ready to run."""
 
     text: str
-    """Exactly this statement, without its semicolon."""
+    """Exactly this statement, without its semicolon, as servers get it."""
     kind: Kind
     route: Route = field(default_factory=Home)
     writes: bool = False
@@ -98,6 +98,8 @@ class Statement:
     """SET LOCAL."""
     isolation: str | None = None
     """Asked for by BEGIN or SET TRANSACTION: 'repeatable read', 'serializable', ...; None = the default."""
+    rewritten: bool = False
+    """Whether `text` is not quite the client's."""
     parameters: int = 0
     """The highest $n."""
     unknown_relations: frozenset[str] = frozenset()

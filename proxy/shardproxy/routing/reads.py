@@ -22,6 +22,8 @@ def select(node: Message, text: str, context: RoutingContext) -> Statement:
     volatility(node, context.schema)  # refuses what could change something
     levels = Levels(context, casts_of(node))
     levels.add_query(node)
+    if levels.recursive and levels.sharded:
+        raise Refused("WITH RECURSIVE on a sharded table", "follow the recursion in the application, or on the shard itself")
     locks = any(name_of(part) == "LockingClause" for part in walk(node))
     route, assembly = read_route(node, levels)
     if locks and route == Home() and any(not relation.is_system for relation in levels.relations):
