@@ -104,8 +104,8 @@ class ServerConnection:
 
     @property
     def usable(self) -> bool:
-        """Whether it may be used again."""
-        return not self.wire.closed
+        """Whether it may be used again: one whose server said something unasked is about to end, or has other settings now."""
+        return not self.wire.closed and not (self.busy_since is None and self.wire.has_unread)
 
     def send(self, data: bytes) -> None:
         """Send one or more whole frames that a ReadyForQuery will answer."""

@@ -48,6 +48,11 @@ class Sink:
         """Whether it is time to `flush` in the middle of a result."""
         return self._size > FLUSH_BYTES
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is left to read."""
+        return self._wire.closed
+
     async def flush(self) -> None:
         """Send what is queued, and wait while the client reads too slowly; a client that is gone is no error here."""
         if self._chunks:
@@ -122,6 +127,8 @@ class Relay:
                     self._take(frame)
                 if self.sink is not None and self.sink.full:
                     await self.sink.flush()
+                    if self.sink.gone:
+                        raise LinkLost("the client has left in the middle of its result")
         except (LinkLost, ProtocolViolation) as error:
             self.connection.wire.abort()
             number = self.connection.address.number

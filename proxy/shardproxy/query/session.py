@@ -62,6 +62,8 @@ class Session:
 
     async def _take(self, frame: bytes) -> None:
         kind = frame[0]
+        if kind in (pg.SYNC, pg.FLUSH) and len(frame) > len(pg.SYNC_FRAME):
+            raise ProtocolViolation(f"message {chr(kind)!r} has a body")
         if kind == pg.QUERY:
             if self._batch:
                 await self._flush_batch(sync=False)
