@@ -74,7 +74,7 @@ class Control:
             transaction.explicit = True
         else:
             self.state.transaction = Transaction(explicit=True, begin=statement.text, isolation=statement.isolation)
-        return "BEGIN"
+        return statement.name
 
     async def _commit(self) -> str:
         transaction = self.state.transaction

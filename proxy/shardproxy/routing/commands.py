@@ -36,8 +36,8 @@ def transaction(node: Message, text: str) -> Statement:
         raise Refused("AND CHAIN", "send BEGIN as a statement of its own")
     match node.kind:
         case 1 | 2:
-            isolation = _isolation(node.options)
-            return Statement(text, Kind.BEGIN, isolation=isolation)
+            tag = "START TRANSACTION" if node.kind == _START else "BEGIN"
+            return Statement(text, Kind.BEGIN, isolation=_isolation(node.options), name=tag)
         case 3:
             return Statement(text, Kind.COMMIT)
         case 4:

@@ -93,7 +93,7 @@ class Statement:
     assembly: Assembly = Assembly.SINGLE
     returns_rows: bool = False
     name: str = ""
-    """Of a savepoint, a setting or a prepared statement; lower case as Postgres folds it."""
+    """Of a savepoint, a setting or a prepared statement, lower case as Postgres folds it; of BEGIN its tag."""
     is_local: bool = False
     """SET LOCAL."""
     isolation: str | None = None

@@ -16,9 +16,9 @@ ALL_KEYS = "name the sharding key, so that all of it is on one shard"
 
 def select(node: Message, text: str, context: RoutingContext) -> Statement:
     """A SELECT or VALUES, whole."""
-    check_nodes(node)
     if node.HasField("into_clause"):
         raise Refused("SELECT INTO", "use CREATE TABLE and INSERT")
+    check_nodes(node)
     volatility(node, context.schema)  # refuses what could change something
     levels = Levels(context, casts_of(node))
     levels.add_query(node)

@@ -12,7 +12,7 @@ from bench import PASSWORD, Bench, accounts_on
 from raw_client import Answer, RawClient, query
 from shardoperator.standalone.demo.faults import commit_of
 from shardoperator.standalone.demo.link import Direction, When
-from tools import metric, sessions, total
+from tools import metric, sessions, total, until
 
 HERE, THERE = (shard[0] for shard in accounts_on(2))
 MORE = [accounts_on(2, 4)[shard][1:] for shard in range(2)]
