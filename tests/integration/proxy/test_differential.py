@@ -14,6 +14,17 @@ from hypothesis import strategies as st
 from bench import PASSWORD, Bench
 from raw_client import SYNC, Answer, RawClient, bind, execute, parse, query
 
+
+@dataclass(frozen=True)
+class _Small:
+    """An int4, where a key is an int8."""
+
+    value: int
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
 Key = int | str | UUID
 TABLES = """
 CREATE TABLE df_numbers (customer_id bigint PRIMARY KEY, n int);
@@ -51,7 +62,7 @@ class Op:
     """One statement; `how`: with literals, or with parameters as text or binary."""
 
     text: str
-    values: tuple[Key, ...] = ()
+    values: tuple[Key | _Small, ...] = ()
     how: str = "simple"
 
     def message(self) -> bytes:
@@ -60,16 +71,6 @@ class Op:
         marks = [f"${number}" for number in range(1, len(self.values) + 1)]
         sent = [_binary(value) if self.how == "binary" else str(value).encode() for value in self.values]
         return parse("", self.text.format(*marks)) + bind("", "", *sent, binary=self.how == "binary") + execute() + SYNC
-
-
-@dataclass(frozen=True)
-class _Small:
-    """An int4, where a key is an int8."""
-
-    value: int
-
-    def __str__(self) -> str:
-        return str(self.value)
 
 
 def _literal(value: object) -> str:
@@ -94,14 +95,15 @@ def statement(draw: st.DrawFn) -> Op:
         return Op(draw(st.sampled_from(CONTROL)))
     (table, column), keys = draw(st.sampled_from(list(KEYS.items())))
     found = {"key": draw(st.sampled_from(keys)), "other": draw(st.sampled_from(keys)), "n": _Small(draw(st.integers(-1, 30000)))}
-    template, values = draw(st.sampled_from(TEMPLATES)), []
+    template = draw(st.sampled_from(TEMPLATES))
+    values: list[Key | _Small] = []
     for name, value in found.items():
         if "{" + name + "}" in template:
             template = template.replace("{" + name + "}", "{" + str(len(values)) + "}")
             values.append(value)
     return Op(
         template.replace("{t}", table).replace("{k}", column), tuple(values), draw(st.sampled_from(["simple", "text", "binary"]))
-    )  # type: ignore[arg-type]
+    )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

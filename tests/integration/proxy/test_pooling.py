@@ -220,7 +220,8 @@ async def test_a_client_that_vanishes_in_a_statement(market: Bench, fresh: Fresh
         return await sessions(market, "state LIKE 'idle in transaction%'") == 0
 
     await until(rolled_back)
-    assert await holder.fetch("SELECT balance FROM accounts WHERE customer_id IN ($1, $2)", *keys) == [(2,)]
+    found = await holder.fetch("SELECT balance FROM accounts WHERE customer_id IN ($1, $2)", *keys)
+    assert [row["balance"] for row in found] == [2]
     await holder.close()
 
 

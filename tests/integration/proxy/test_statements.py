@@ -223,3 +223,25 @@ async def test_works_as_on_one_postgres(statements: Bench, extended: bool) -> No
     assert wrong == {}
     await plain.close()
     await server.psql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_ddl_counts_for_others_when_it_is_committed(statements: Bench) -> None:
+    """A table that becomes sharded in a transaction that is rolled back stays what it was, for everybody."""
+    first, second = [await RawClient.login(statements.listen.port, PASSWORD) for _ in range(2)]
+    await first.query("CREATE TABLE st_plain (a int PRIMARY KEY)")
+    assert (await first.query("INSERT INTO st_plain VALUES (1)")).tags == ["INSERT 0 1"]
+    read, sharded = "SELECT a FROM st_plain", "SELECT customer_id FROM st_plain"
+    for end, rows in [("ROLLBACK", [("1",)]), ("COMMIT", [("1",), ("1",)])]:
+        await first.query("BEGIN; SAVEPOINT a; ALTER TABLE st_plain ADD COLUMN customer_id bigint")
+        assert (await first.query(sharded)).rows == [(None,), (None,)], "its own DDL is seen"
+        await first.query("ROLLBACK TO a")
+        assert (await first.query(read)).rows == [("1",)]
+        await first.query("ALTER TABLE st_plain ADD COLUMN customer_id bigint")
+        assert (await first.query(read)).rows == [("1",), ("1",)]
+        second.send(query(read)) if end == "ROLLBACK" else None
+        await first.query(end)
+        assert (await second.answer() if end == "ROLLBACK" else await second.query(read)).rows == rows
+        assert (await second.query(read)).rows == rows
+        assert (await first.query(read)).rows == rows
+    await first.query("DROP TABLE st_plain")
+    assert (await second.query(read)).sqlstate == "42P01"
