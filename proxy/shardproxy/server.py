@@ -12,8 +12,9 @@ import logging
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from pydantic import SecretStr
@@ -96,6 +97,8 @@ class ProxyServer:
         self._routers: dict[str, Router] = {}
         self._commits: set[asyncio.Task[None]] = set()
         self._clients: set[asyncio.Task[None]] = set()
+        self._logging_in: set[asyncio.Task[None]] = set()
+        """Those of the clients that have no session yet."""
         self._next_home = 0
         self._draining = False
 
@@ -117,7 +120,8 @@ class ProxyServer:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        servers = [await loop.create_server(lambda: Wire(self._accept), general.host, general.port, backlog=1024)]
+        listening = loop.create_server(lambda: Wire(self._accept), general.host, general.port, backlog=1024)
+        servers = [await _listen("general.port", general.host, general.port, listening)]
         servers.extend(await self._monitoring())
         deadlock_timeout = (ours.two_phase_commit.deadlock_timeout if ours is not None else 1000) / 1000
         states = _States(self.sessions)
@@ -145,9 +149,11 @@ class ProxyServer:
         host = ours.health.host if ours is not None else general.host
         if health:
             routes = {"/livez": lambda: Response(200, b"ok\n"), "/readyz": self._ready, "*": self._up}
-            servers.append(await serve_http(host, health, routes))
+            servers.append(await _listen("health.port", host, health, serve_http(host, health, routes)))
         if general.openmetrics_port:
-            servers.append(await serve_http(general.openmetrics_host, general.openmetrics_port, {"*": self._metrics}))
+            host, port = general.openmetrics_host, general.openmetrics_port
+            listening = serve_http(host, port, {"*": self._metrics})
+            servers.append(await _listen("general.openmetrics_port", host, port, listening))
         return servers
 
     def _ready(self) -> Response:
@@ -173,6 +179,8 @@ class ProxyServer:
         """No new clients; idle ones go at once, others after their transaction; commits are finished."""
         self._draining = True
         server.close()
+        for task in tuple(self._logging_in):
+            task.cancel()
         for session in tuple(self.sessions.values()):
             session.drain()
         try:
@@ -189,8 +197,9 @@ class ProxyServer:
 
     def _accept(self, wire: Wire) -> None:
         task = asyncio.create_task(self._client(wire))
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
+        for tasks in (self._clients, self._logging_in):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     async def _client(self, wire: Wire) -> None:
         try:
@@ -225,12 +234,19 @@ class ProxyServer:
             raise SqlError("3D000", f'database "{hello.database}" does not exist', severity="FATAL")
         self.metrics.logins.labels("accepted").inc()
         state = self._state(wire, user, hello)
-        parameters = await self._parameters(state)
+        ours = {"application_name": hello.application_name, "client_encoding": "UTF8", "is_superuser": "off"}
+        state.parameters = await self._parameters(state) | ours
+        state.sink.told.update(state.parameters)
         key = (secrets.randbits(31), secrets.randbits(32))
-        session = Session(wire, state, self._router(user))
+        router = self._router(user)
+        state.schema_changed = router.changed
+        session = Session(wire, state, router)
         self.sessions[key] = session
+        task = asyncio.current_task()
+        assert task is not None
+        self._logging_in.discard(task)
         try:
-            greet(wire, parameters, hello.application_name, *key)
+            greet(wire, state.parameters, *key)
             await session.run()
         finally:
             del self.sessions[key]
@@ -279,6 +295,14 @@ class ProxyServer:
         return self._routers[user.name]
 
 
+async def _listen(key: str, host: str, port: int, listening: Coroutine[Any, Any, asyncio.Server]) -> asyncio.Server:
+    """Raises ConfigError where the address can't be had."""
+    try:
+        return await listening
+    except OSError as error:
+        raise ConfigError(f"{key} = {port}: can't listen on {host}:{port}: {error.strerror or error}") from None
+
+
 class _States:
     """The states of all sessions, as they are when they are looked at."""
 
@@ -302,5 +326,9 @@ def main(pgdog: Path, users: Path, pgshepherd: Path | None = None) -> int:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for warning in loaded.warnings:
         log.warning("%s", warning)
-    uvloop.run(ProxyServer(loaded).run())
+    try:
+        uvloop.run(ProxyServer(loaded).run())
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - as above
+        return 2
     return 0

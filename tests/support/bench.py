@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import secrets
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,10 @@ spec:
   shards:
 {shards}
   users: [{{name: app, passwordSecretRef: {{name: app}}}}]
-  shardedTables: [{{column: customer_id, dataType: bigint}}, {{name: words, column: word, dataType: varchar}}]
+  shardedTables:
+    - {{column: customer_id, dataType: bigint}}
+    - {{name: words, column: word, dataType: varchar}}
+    - {{name: things, column: thing, dataType: uuid}}
   proxy: {{replicas: 1, port: {self.listen.port}}}
   recovery: {{gracePeriod: 1s, alertAfter: 10m}}
 {extra}---
@@ -140,14 +144,20 @@ spec:
             await install(ShardTarget(*place, server.superuser, server.password), InstallLogins("recovery", "recovery", ("app",)))
         self.cluster_id = await adopt(self.targets(), secrets.token_hex(8))
 
-    async def start_proxy(self, **two_phase: object) -> None:
-        """As a process of its own; returns once it accepts clients."""
+    async def start_proxy(self, general: Mapping[str, object] | None = None, *, ours: bool = True, **two_phase: object) -> None:
+        """As a process of its own; returns once it accepts clients.  Keys of [general], and without `ours` no pgshepherd.toml."""
         identifiers = [int(await server.psql("SELECT system_identifier FROM pg_control_system()")) for server in self.servers]
         logins = Logins([("recovery", PASSWORD)] * len(self.servers), {"app": PASSWORD})
         files = dict(render_config(self.cluster, self.cluster_id, identifiers, logins, self.listen).files)
         for key, value in two_phase.items():
             section = files["pgshepherd.toml"].split("\n")
             files["pgshepherd.toml"] = "\n".join(f"{key} = {value}" if line.startswith(f"{key} = ") else line for line in section)
+        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in (general or {}).items())
+        kept = "".join(line for line in files["pgdog.toml"].splitlines(True) if line.partition(" = ")[0] not in (general or {}))
+        files["pgdog.toml"] = kept.replace("[general]\n", "[general]\n" + lines)
+        if not ours:
+            del files["pgshepherd.toml"]
+            (self.directory / "pgshepherd.toml").unlink(missing_ok=True)
         for name, text in files.items():
             (self.directory / name).write_text(text)
         with (self.directory / "proxy.log").open("ab") as log:

@@ -6,6 +6,7 @@ connection to any other server than the configured one is never handed out.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,18 +95,27 @@ class ServerConnection:
         """time.monotonic() at which the outstanding request was sent."""
         self.transaction_status = "I"
         """Of the last ReadyForQuery: I, T or E."""
+        self.cancels = 0
+        """CancelRequests under way: one may hit whatever runs here next."""
+        self._unharmed = asyncio.Event()
+        self._unharmed.set()
         self.idle_since = time.monotonic()
         self.opened_at = self.idle_since
 
     @property
     def usable(self) -> bool:
-        """Whether it may be used again."""
-        return not self.wire.closed
+        """Whether it may be used again: one whose server said something unasked is about to end, or has other settings now."""
+        return not self.wire.closed and not (self.busy_since is None and self.wire.has_unread)
 
     def send(self, data: bytes) -> None:
         """Send one or more whole frames that a ReadyForQuery will answer."""
         self.busy_since = time.monotonic()
         self.wire.write(data)
+
+    def send_query(self, sql: str) -> None:
+        """Send a simple query, which makes the server forget its unnamed statement."""
+        self.unnamed = None
+        self.send(pg.query(sql))
 
     def ready(self, status: str) -> None:
         """Every outstanding request was answered; `status` is that of the last ReadyForQuery."""
@@ -113,13 +123,47 @@ class ServerConnection:
         self.transaction_status = status
         self.idle_since = time.monotonic()
 
+    async def unharmed(self, timeout: float) -> None:
+        """Wait until no CancelRequest is under way; the link is dropped if that lasts."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._unharmed.wait()
+        except TimeoutError:
+            self.wire.abort()
+
+    async def cancel(self, busy_since: float | None, timeout: float) -> bool:
+        """Ask the server to cancel the request that was sent at `busy_since`, and only that; True if it was asked.
+
+        Silent when the server can't be reached: a cancel is only a wish.
+        """
+        try:
+            wire = await connect(self.address.host, self.address.port, timeout)
+        except (OSError, LinkLost, TimeoutError):
+            return False
+        try:
+            if busy_since is None or self.busy_since != busy_since:
+                return False
+            self.cancels += 1
+            self._unharmed.clear()
+            wire.write(pg.cancel_request(self.pid, self.secret))
+            await wire.wait_closed(timeout)
+        except LinkLost:
+            self.wire.abort()  # it may still arrive at any time
+            return True
+        finally:
+            wire.abort()
+        self.cancels -= 1
+        if not self.cancels:
+            self._unharmed.set()
+        return True
+
     async def query(self, sql: str, timeout: float | None) -> QueryResult:
         """Run one simple-query message to its end; a server's error is in the result.
 
         Raises LinkLost if the link ends or `timeout` seconds pass without a ReadyForQuery; the connection is closed then,
         without a CancelRequest (which could turn a commit into an apparent error).
         """
-        self.send(pg.query(sql))
+        self.send_query(sql)
         try:
             return await self.collect(timeout)
         except (LinkLost, ProtocolViolation) as error:
@@ -137,7 +181,15 @@ class ServerConnection:
                     result.status = chr(frame[5])
                     self.ready(result.status)
                     return result
+                if frame[0] == pg.PARAMETER_STATUS:
+                    self.note_parameter(frame)
                 _collect(result, frame)
+
+    def note_parameter(self, frame: bytes) -> tuple[str, str]:
+        """Keep what a ParameterStatus says; returns its name and value."""
+        name, value = pg.parse_parameter_status(frame)
+        self.parameters[name] = value
+        return name, value
 
     async def identify(self, timeout: float) -> None:
         """Read timeline and identity; raises SqlError if the server is a standby or not the one on file."""
@@ -205,18 +257,3 @@ async def open_connection(
         wire.abort()
         raise
     return connection
-
-
-async def cancel_request(connection: ServerConnection, timeout: float) -> None:
-    """Ask the server to cancel what runs on `connection`; silent when it can't be reached: a cancel is only a wish."""
-    try:
-        wire = await connect(connection.address.host, connection.address.port, timeout)
-    except (OSError, LinkLost, TimeoutError):
-        return
-    try:
-        wire.write(pg.cancel_request(connection.pid, connection.secret))
-        await wire.wait_closed(timeout)
-    except (LinkLost, TimeoutError):
-        pass
-    finally:
-        wire.abort()

@@ -79,11 +79,12 @@ class Pool:
         return None
 
     def release(self, connection: ServerConnection) -> None:
-        """Give a connection back; one that still owes an answer or is in a transaction is closed."""
+        """Give a connection back; one that owes an answer, is in a transaction or may yet be cancelled is closed."""
         if connection not in self._lent:
             return
         self._lent.remove(connection)
-        if connection.usable and connection.busy_since is None and connection.transaction_status == "I":
+        quiet = connection.busy_since is None and not connection.cancels
+        if connection.usable and quiet and connection.transaction_status == "I":
             self._idle.append(connection)
         else:
             connection.close()

@@ -79,8 +79,13 @@ def _validate(name: str, model: type[M], data: Mapping[str, Any]) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [f"{name}: {_where(one['loc'])} = {_shown(one)}: {one['msg']}" for one in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError("\n".join(_complaint(name, one) for one in error.errors())) from None
+
+
+def _complaint(name: str, error: Any) -> str:
+    if error["type"] == "missing":
+        return f"{name}: {_where(error['loc'])} is missing"
+    return f"{name}: {_where(error['loc'])} = {_shown(error)}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _where(location: tuple[int | str, ...]) -> str:

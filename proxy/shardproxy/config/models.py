@@ -183,6 +183,10 @@ class ProxyConfig(_Section):
             raise ValueError(
                 f"pgshepherd.toml: [[shards]] has {len(self.pgshepherd.shards)} entries, pgdog.toml {len(positions)}"
             )
+        users = [user.name for user in self.users.users]
+        if len(set(users)) != len(users):
+            twice = sorted({name for name in users if users.count(name) > 1})
+            raise ValueError(f"users.toml: each user has one [[users]] entry, found two of {twice}")
         mentioned = [*(table.database for table in self.pgdog.sharded_tables), *(user.database for user in self.users.users)]
         for name in mentioned:
             if name not in names:

@@ -209,7 +209,8 @@ class _Reader:
         return taken
 
     def int16(self) -> int:
-        return int.from_bytes(self.bytes(2), "big", signed=True)
+        """A count, which Postgres takes as unsigned: there may be 65535 parameters."""
+        return int.from_bytes(self.bytes(2), "big")
 
     def int32(self) -> int:
         return int.from_bytes(self.bytes(4), "big", signed=True)

@@ -88,6 +88,11 @@ class Wire(asyncio.Protocol):
 
     # --- reading
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether the other side said something that nobody has read."""
+        return bool(self._buffer)
+
     def frames_nowait(self) -> list[bytes]:
         """Every complete frame that is buffered; raises ProtocolViolation for a length that can't be."""
         buffer, frames, start, size = self._buffer, [], 0, len(self._buffer)

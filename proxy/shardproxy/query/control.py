@@ -49,9 +49,9 @@ class Control:
             case Kind.SET | Kind.RESET:
                 return await self._set(statement)
             case Kind.RESET_ALL:
-                return self._reset_all("RESET")
+                return await self._reset_all(statement)
             case Kind.DISCARD_ALL:
-                return self._reset_all("DISCARD ALL")
+                return self._discard_all()
             case Kind.CLOSE_ALL:
                 return "CLOSE CURSOR ALL"
             case Kind.UNLISTEN_ALL:
@@ -74,7 +74,7 @@ class Control:
             transaction.explicit = True
         else:
             self.state.transaction = Transaction(explicit=True, begin=statement.text, isolation=statement.isolation)
-        return "BEGIN"
+        return statement.name
 
     async def _commit(self) -> str:
         transaction = self.state.transaction
@@ -82,11 +82,7 @@ class Control:
             self._warn("25P01", "there is no transaction in progress")
         if transaction is None:
             return "COMMIT"
-        settings = {entry.text: entry for entry in transaction.log if entry.is_session_setting}
-        tag = await self._ending.commit()
-        if tag == "COMMIT":
-            self.state.settings.update({entry.setting: entry.text for entry in settings.values()})
-        return tag
+        return await self._ending.commit()
 
     async def _rollback(self) -> str:
         transaction = self.state.transaction
@@ -182,12 +178,16 @@ class Control:
             raise
         self.state.settings[statement.name] = statement.text
 
-    def _reset_all(self, tag: str) -> str:
+    async def _reset_all(self, statement: Statement) -> str:
+        transaction = self.state.transaction
+        if transaction is None:
+            self.state.reset_all()
+        elif self.state.settings or any(entry.savepoint is None for entry in transaction.log):
+            await self._set_in_transaction(transaction, statement, session=True)
+        return "RESET"
+
+    def _discard_all(self) -> str:
         if self.state.transaction is not None:
-            if tag == "DISCARD ALL":
-                raise SqlError("25001", "DISCARD ALL cannot run inside a transaction block")
-            if self.state.settings or any(entry.savepoint is None for entry in self.state.transaction.log):
-                raise Refused("RESET ALL in a transaction that has set something", "send it outside a transaction")
-            return tag
-        self.state.drop_own()
-        return tag
+            raise SqlError("25001", "DISCARD ALL cannot run inside a transaction block")
+        self.state.reset_all()
+        return "DISCARD ALL"

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from shardproxy.backend.cluster import Cluster
-from shardproxy.backend.connection import ServerConnection, cancel_request
+from shardproxy.backend.connection import ServerConnection
 from shardproxy.errors import LinkLost, SqlError
 from shardproxy.metrics import Metrics
-from shardproxy.query.state import SessionState
+from shardproxy.query.state import CANCEL_TIMEOUT, SessionState
 
 log = logging.getLogger("pgshepherd.proxy.deadlock")
 
@@ -131,12 +131,12 @@ class DeadlockGuard:
 
     async def _cancel(self, victim: Waiter) -> None:
         log.warning("distributed deadlock: cancelling the youngest transaction, on shard %d", victim.connection.address.number)
-        self._metrics.deadlock_victims.inc()
         victim.state.deadlock_victim = True
-        try:
-            await cancel_request(victim.connection, 5.0)
-        except LinkLost as error:
-            log.warning("the victim could not be cancelled: %s", error)
+        if await victim.connection.cancel(victim.busy_since, CANCEL_TIMEOUT):
+            self._metrics.deadlock_victims.inc()
+        else:
+            victim.state.deadlock_victim = False
+            log.warning("the victim was not cancelled: its wait has ended, or the shard can't be reached")
 
 
 def _youth(waiter: Waiter) -> float:

@@ -38,6 +38,18 @@ class Ending:
         if transaction.failed:
             await self.rollback()
             return "ROLLBACK"
+        await asyncio.gather(
+            *(part.link.connection.unharmed(self.state.timeouts.prepare) for part in transaction.joined.values())
+        )
+        await self._commit(transaction)
+        for entry in transaction.log:
+            if entry.is_session_setting:
+                self.state.remember(entry.setting, entry.text)
+        if transaction.has_ddl:
+            self.state.schema_changed()
+        return "COMMIT"
+
+    async def _commit(self, transaction: Transaction) -> None:
         writers = [position for position, part in transaction.joined.items() if part.writes]
         if len(transaction.joined) <= 1:
             await self._commit_one(transaction)
@@ -48,7 +60,6 @@ class Ending:
             await self._commit_all(transaction, writers)
         else:
             await self._commit_each(transaction)
-        return "COMMIT"
 
     def _two_phase(self, transaction: Transaction) -> bool:
         user = self.state.user
@@ -56,12 +67,20 @@ class Ending:
 
     def _end(self, transaction: Transaction, *, kept: bool) -> None:
         """Give every connection back; session settings of a transaction that did not commit go with their connections."""
+        self._tell(transaction)
         self.state.transaction = None
+        self.state.deadlock_victim = False
         dirty = any(entry.is_session_setting for entry in transaction.log)
         for position, part in transaction.joined.items():
             if dirty and not kept and self.state.own.get(position) is part.link.connection:
                 part.link.connection.wire.abort()
             self.state.release(position, part.link)
+
+    def _tell(self, transaction: Transaction) -> None:
+        """What was set for this transaction only is as it was before."""
+        if any(entry.savepoint is None for entry in transaction.log):
+            for part in tuple(transaction.joined.values())[:1]:
+                self.state.tell_of(part.link.connection)
 
     # --- one participant: a plain COMMIT
 
@@ -158,7 +177,11 @@ class Ending:
 
     def _after(self, transaction: Transaction, result: CommitResult) -> None:
         """The commit's task gives pooled connections back itself; this session's own are free again."""
+        if result.error is not None:
+            result.error = self.state.explained(result.error)
+        self._tell(transaction)
         self.state.transaction = None
+        self.state.deadlock_victim = False
         committed = result.outcome is Outcome.COMMITTED
         if not committed and any(entry.is_session_setting for entry in transaction.log):
             for part in transaction.joined.values():
@@ -172,7 +195,7 @@ class Ending:
             )
         if not committed:
             if result.error is not None:
-                raise self.state.explained(result.error)
+                raise result.error
             raise SqlError("40000", "the transaction was rolled back on all shards", hint="try it again")
         if result.unfinished:
             message = f"committed; still finishing on shards {', '.join(str(one) for one in sorted(result.unfinished))}"

@@ -106,6 +106,8 @@ class Executor:
                 prefix = transaction.prefix(position)
                 transaction.joined[position].begun = True
             sharing = _Sharing(first=not relays, many=len(links) > 1, mirror=assembly is Assembly.MIRROR)
+            if prefix:
+                link.connection.unnamed = None  # before `build` looks: the prefix takes its place
             relays.append(self._send(link.connection, build(link.connection), prefix, sharing, hold=hold))
         replies, failure = await _read_all(relays)
         if failure is not None:
@@ -134,7 +136,7 @@ class Executor:
         sink = None if quiet and sharing.mirror else self.state.sink
         if request.text is not None:
             before = "".join(f"{text};" for text in prefix)
-            connection.send(pg.query(before + request.text))
+            connection.send_query(before + request.text)
             keep = hold or sharing.many
             return Relay(connection, sink, skip=len(prefix), hold=keep, describe=not quiet, shift=len(before))
         frames, expects = _prefix_frames(connection, prefix)
@@ -171,7 +173,6 @@ def _prefix_frames(connection: ServerConnection, prefix: Sequence[str]) -> tuple
     """The proxy's own statements in front of extended-protocol messages: if one fails, the server skips all the rest."""
     if not prefix:
         return b"", []
-    connection.unnamed = None
     frames = b"".join(pg.parse("", text) + pg.bind_empty("", "") + pg.execute("") for text in prefix)
     one = [
         Expect(frozenset({pg.PARSE_COMPLETE}), forward=False),

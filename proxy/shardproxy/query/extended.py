@@ -45,6 +45,14 @@ class Step:
         return not self.answer and self.target is not None and self.target.kind in DATA_KINDS
 
     @property
+    def changes_what_follows(self) -> bool:
+        """Whether later messages mean something else once it has run: BEGIN, ROLLBACK, SET, DDL ..."""
+        target = self.target
+        if self.kind != pg.EXECUTE or target is None:
+            return False
+        return target.kind not in DATA_KINDS or target.kind is Kind.DDL
+
+    @property
     def target(self) -> Statement | None:
         """The statement that it is about."""
         if self.portal is not None:
@@ -72,6 +80,7 @@ class Extended:
                 await self._batch(frames, sync=sync)
             except SqlError as error:
                 self.skipping = True
+                self.objects.doubt()
                 self._fail()
                 self.state.sink.put(pg.error_response(error))
         if sync:
@@ -90,27 +99,27 @@ class Extended:
             except SqlError as error:
                 self.state.sink.put(pg.error_response(error))
         self.skipping = False
+        self.objects.settle()
         if self.state.transaction is None:
             self.objects.portals.clear()
 
     async def _batch(self, frames: list[bytes], *, sync: bool) -> None:
         steps: list[Step] = []
-        failure: SqlError | None = None
-        for frame in frames:
+        for number, frame in enumerate(frames, start=1):
             try:
                 steps.append(await self._resolve(frame))
-            except SqlError as error:
-                failure = error
-                break
+            except SqlError:
+                await self._run_each(steps)
+                raise
+            if steps[-1].changes_what_follows and number < len(frames):
+                await self._run_each(steps)
+                steps = []
         positions = self._one_shard(steps)
         executes = any(step.kind == pg.EXECUTE for step in steps)
-        whole = positions is not None and failure is None and (sync or not executes or self.state.transaction is not None)
-        if positions is not None and whole:
+        if positions is not None and (sync or not executes or self.state.transaction is not None):
             await self._run_whole(steps, positions)
         else:
             await self._run_each(steps)
-        if failure is not None:
-            raise failure
 
     # --- resolving: names to objects, parameters to shards
 
@@ -133,7 +142,7 @@ class Extended:
                 )
 
     async def _parse(self, parse: pg.Parse) -> Step:
-        if parse.name and parse.name in self.objects.statements:
+        if parse.name and self.objects.is_taken(parse.name):
             raise SqlError("42P05", f'prepared statement "{parse.name}" already exists')
         try:
             statements = await self._router.statements(parse.sql, self.state)
@@ -145,8 +154,8 @@ class Extended:
         statement = statements[0] if statements else _EMPTY
         check_failed(self.state, statement.kind)
         name = server_name(parse.sql, parse.oids) if parse.name else ""
-        prepared = Prepared(parse.name, parse.sql, parse.oids, statement, name)
-        self.objects.statements[parse.name] = prepared
+        prepared = Prepared(parse.name, statement.text if statement.rewritten else parse.sql, parse.oids, statement, name)
+        self.objects.add(prepared)
         return Step(pg.PARSE, prepared=prepared)
 
     def _bind(self, bind: pg.Bind) -> Step:
@@ -293,7 +302,7 @@ class Extended:
 
     def _note_ddl(self, steps: list[Step]) -> None:
         if any(step.kind == pg.EXECUTE and step.target is not None and step.target.kind is Kind.DDL for step in steps):
-            self._router.changed()
+            self._router.changed(self.state)
 
 
 def _request(connection: ServerConnection, steps: list[Step], trailing: list[bytes]) -> Request:

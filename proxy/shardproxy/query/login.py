@@ -80,9 +80,8 @@ def _settings(parameters: Mapping[str, str]) -> dict[str, str]:
     return settings
 
 
-def greet(wire: Wire, parameters: Mapping[str, str], application_name: str, pid: int, secret: int) -> None:
+def greet(wire: Wire, parameters: Mapping[str, str], pid: int, secret: int) -> None:
     """The end of the login: what the servers said of themselves, and the key for cancelling."""
-    told = {**parameters, "application_name": application_name, "client_encoding": "UTF8", "is_superuser": "off"}
-    frames = [pg.authentication(0), *(pg.parameter_status(name, value) for name, value in told.items())]
+    frames = [pg.authentication(0), *(pg.parameter_status(name, value) for name, value in parameters.items())]
     wire.writelines([*frames, pg.backend_key_data(pid, secret), pg.ready_for_query("I")])
     wire.max_frame = MAX_FRAME

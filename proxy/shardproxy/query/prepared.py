@@ -61,6 +61,28 @@ class ClientObjects:
 
     statements: dict[str, Prepared] = field(default_factory=dict)
     portals: dict[str, Portal] = field(default_factory=dict)
+    _new: set[str] = field(default_factory=set)
+    """Statements of this batch."""
+    _doubtful: set[str] = field(default_factory=set)
+    """Statements of a batch that failed: before their Parse or after it, only the client knows."""
+
+    def add(self, prepared: Prepared) -> None:
+        """What a Parse made."""
+        self.statements[prepared.name] = prepared
+        self._new.add(prepared.name)
+        self._doubtful.discard(prepared.name)
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a Parse of this name is an error."""
+        return name in self.statements and name not in self._doubtful
+
+    def doubt(self) -> None:
+        """The batch failed."""
+        self._doubtful |= self._new
+
+    def settle(self) -> None:
+        """The end of a batch."""
+        self._new.clear()
 
     def statement(self, name: str) -> Prepared:
         """Raises 26000."""

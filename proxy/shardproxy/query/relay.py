@@ -29,6 +29,14 @@ class Sink:
         self._wire = wire
         self._chunks: list[bytes] = []
         self._size = 0
+        self.told: dict[str, str] = {}
+        """Settings as the client knows them."""
+
+    def tell(self, name: str, value: str) -> None:
+        """A ParameterStatus, where it is news."""
+        if self.told.get(name) != value:
+            self.told[name] = value
+            self.put(pg.parameter_status(name, value))
 
     def put(self, data: bytes) -> None:
         """Queue whole frames."""
@@ -39,6 +47,11 @@ class Sink:
     def full(self) -> bool:
         """Whether it is time to `flush` in the middle of a result."""
         return self._size > FLUSH_BYTES
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is left to read."""
+        return self._wire.closed
 
     async def flush(self) -> None:
         """Send what is queued, and wait while the client reads too slowly; a client that is gone is no error here."""
@@ -114,6 +127,8 @@ class Relay:
                     self._take(frame)
                 if self.sink is not None and self.sink.full:
                     await self.sink.flush()
+                    if self.sink.gone:
+                        raise LinkLost("the client has left in the middle of its result")
         except (LinkLost, ProtocolViolation) as error:
             self.connection.wire.abort()
             number = self.connection.address.number
@@ -126,7 +141,11 @@ class Relay:
                 self._forward(frame)
         elif kind == pg.ERROR_RESPONSE:
             self.reply.error = self.reply.error or self._error(frame)
-        elif kind == pg.NOTICE_RESPONSE or kind == pg.PARAMETER_STATUS:
+        elif kind == pg.PARAMETER_STATUS:
+            name, value = self.connection.note_parameter(frame)
+            if self.sink is not None:
+                self.sink.tell(name, value)
+        elif kind == pg.NOTICE_RESPONSE:
             self._forward(frame)
         elif kind in _COPY:
             self.connection.wire.abort()

@@ -1,7 +1,7 @@
 """From text to statements: the analyzer with a cache, and the schema that it needs, read from the shards.
 
 Invariant: a relation that is not in the schema is looked for once more on a shard before anything is decided about it; what then
-is still unknown does not exist.
+is still unknown does not exist.  A transaction that has run DDL has a schema of its own until it commits.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 from shardproxy.backend.connection import ServerConnection
 from shardproxy.errors import LinkLost, SqlError
 from shardproxy.query.state import SessionState
+from shardproxy.query.transaction import Transaction
 from shardproxy.routing.analyze import analyze
 from shardproxy.routing.plan import Kind, Statement
 from shardproxy.routing.schema import SCHEMA_QUERIES, RoutingContext, Schema
@@ -34,6 +35,8 @@ class Router:
 
     async def statements(self, sql: str, state: SessionState) -> tuple[Statement, ...]:
         """Raises SqlError: 42601, 0A000, 42P01, or why the schema could not be read."""
+        if state.transaction is not None and state.transaction.has_ddl:
+            return await self._in_transaction(sql, state, state.transaction)
         if not self.loaded:
             await self._load(state)
         found = self._cache.get(sql)
@@ -50,8 +53,20 @@ class Router:
                 self._cache[sql] = found
         return found
 
-    def changed(self) -> None:
-        """DDL was run: read the schema again before the next statement."""
+    async def _in_transaction(self, sql: str, state: SessionState, transaction: Transaction) -> tuple[Statement, ...]:
+        if transaction.schema is None and not transaction.failed:
+            transaction.schema = await self._read(state)
+        schema = transaction.schema or self.context.schema
+        found = analyze(sql, replace(self.context, schema=schema))
+        _check_known(found)
+        return found
+
+    def changed(self, state: SessionState | None = None) -> None:
+        """DDL was run, and by `state` not yet committed: read the schema again before the next statement."""
+        if state is not None and state.transaction is not None:
+            state.transaction.has_ddl = True
+            state.transaction.schema = None
+            return
         self.loaded = False
         self._cache.clear()
 

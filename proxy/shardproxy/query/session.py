@@ -40,17 +40,20 @@ class Session:
     async def run(self) -> None:
         """Until the client leaves, its link ends or the proxy drains; whatever is open is rolled back."""
         try:
-            while not self._draining or self.state.status != "I":
+            while not (self._draining and self.idle):
                 frames = await self.wire.read_frames()
                 self.idle = False
                 for frame in frames:
                     if frame[0] == pg.TERMINATE:
                         return
                     await self._take(frame)
-                await self.state.sink.flush()
                 self.idle = self.state.transaction is None and not self._batch
+            self._goodbye(_shutting_down())
         except LinkLost:
             return
+        except asyncio.CancelledError:
+            self._goodbye(_shutting_down())
+            raise
         except ProtocolViolation as error:
             log.warning("client %s: %s", self.wire.peer, error)
             self._goodbye(SqlError("08P01", str(error), severity="FATAL"))
@@ -59,22 +62,25 @@ class Session:
 
     async def _take(self, frame: bytes) -> None:
         kind = frame[0]
+        if kind in (pg.SYNC, pg.FLUSH) and len(frame) > len(pg.SYNC_FRAME):
+            raise ProtocolViolation(f"message {chr(kind)!r} has a body")
         if kind == pg.QUERY:
             if self._batch:
                 await self._flush_batch(sync=False)
             await self._simple.run(pg.parse_query(frame))
-            self._ready()
+            await self._ready()
         elif kind in _EXTENDED:
             self._batch.append(frame)
         elif kind == pg.SYNC:
             await self._flush_batch(sync=True)
-            self._ready()
+            await self._ready()
         elif kind == pg.FLUSH:
             await self._flush_batch(sync=False)
+            await self.state.sink.flush()
         elif kind == pg.FUNCTION_CALL:
             error = SqlError("0A000", "pgshepherd does not support the function call protocol", hint="use SELECT function(...)")
             self.state.sink.put(pg.error_response(error))
-            self._ready()
+            await self._ready()
         elif kind not in (pg.COPY_DATA, pg.COPY_DONE, pg.COPY_FAIL):
             raise ProtocolViolation(f"unknown message {chr(kind)!r}")
 
@@ -82,14 +88,16 @@ class Session:
         batch, self._batch = self._batch, []
         await self._extended.run(batch, sync=sync)
 
-    def _ready(self) -> None:
+    async def _ready(self) -> None:
+        """Sent at once, as Postgres does: a client may wait for this before it lets the next of its pipeline go on."""
         self.state.sink.put(pg.ready_for_query(self.state.status))
+        await self.state.sink.flush()
 
     def drain(self) -> None:
         """End after the transaction that is open now; at once if there is none."""
         self._draining = True
         if self.idle:
-            self._goodbye(SqlError("57P01", "terminating connection: the proxy is shutting down", severity="FATAL"))
+            self._goodbye(_shutting_down())
 
     def _goodbye(self, error: SqlError) -> None:
         self.wire.write(pg.error_response(error))
@@ -101,3 +109,7 @@ class Session:
         self.state.drop_own()
         if not self.wire.closed:
             self.wire.close()
+
+
+def _shutting_down() -> SqlError:
+    return SqlError("57P01", "terminating connection: the proxy is shutting down", severity="FATAL")

@@ -108,7 +108,7 @@ class Simple:
             hold=hold,
         )
         if statement.kind is Kind.DDL:
-            self._router.changed()
+            self._router.changed(self.state)
         return reply.held
 
     async def _control_frame(self, statement: Statement) -> bytes:

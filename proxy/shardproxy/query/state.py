@@ -6,16 +6,18 @@ Invariant: a session setting lives only on connections that belong to this sessi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from shardproxy.backend.cluster import Cluster
-from shardproxy.backend.connection import Credentials, ServerConnection, cancel_request
-from shardproxy.errors import LinkLost, SqlError
+from shardproxy.backend.connection import Credentials, ServerConnection
+from shardproxy.errors import SqlError
 from shardproxy.metrics import Metrics
 from shardproxy.query.commit import CommitTimeouts, Link
 from shardproxy.query.relay import Sink
 from shardproxy.query.transaction import Transaction
+
+CANCEL_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class SessionState:
     home: int = 0
     startup: Mapping[str, str] = field(default_factory=dict)
     """Startup settings: part of the pool's key."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What the client was told at its login."""
     transaction: Transaction | None = None
     settings: dict[str, str] = field(default_factory=dict)
     """SET statements by the name that they set; non-empty = the session has connections of its own."""
@@ -54,6 +58,8 @@ class SessionState:
     """Connections with a request outside a transaction."""
     pending: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     """By position: this session's own commit that has not finished there yet."""
+    schema_changed: Callable[[], None] = lambda: None
+    """Called when DDL was committed."""
     committing: bool = False
     deadlock_victim: bool = False
 
@@ -123,6 +129,28 @@ class SessionState:
         for position in tuple(self.own):
             self._drop(position)
 
+    def remember(self, setting: str, text: str) -> None:
+        """A session setting was committed; RESET ALL has no name."""
+        if setting:
+            self.settings[setting] = text
+        else:
+            self.reset_all()
+
+    def reset_all(self) -> None:
+        """RESET ALL: back to connections from the pool."""
+        self.drop_own()
+        for name, value in self.parameters.items():
+            self.sink.tell(name, value)
+
+    def tell_of(self, connection: ServerConnection) -> None:
+        """Tell the client what the end of a transaction has set back."""
+        for name in tuple(self.sink.told):
+            value = connection.parameters.get(name, "")
+            if name in self.startup and value == self.startup[name]:
+                value = self.parameters[name]
+            if value and name not in ("is_superuser", "client_encoding"):
+                self.sink.tell(name, value)
+
     def explained(self, error: SqlError) -> SqlError:
         """A cancel that came from the deadlock guard is a deadlock for the client."""
         if not self.deadlock_victim or error.sqlstate != "57014":
@@ -144,9 +172,5 @@ class SessionState:
         """Cancel what runs for this session; never during the commit protocol, where it could turn a commit into an error."""
         if self.committing:
             return
-        for connection in dict.fromkeys(self.connections()):
-            if connection.busy_since is not None and not self.committing:
-                try:
-                    await cancel_request(connection, 5.0)
-                except LinkLost:
-                    continue
+        busy = {connection: connection.busy_since for connection in self.connections() if connection.busy_since is not None}
+        await asyncio.gather(*(connection.cancel(since, CANCEL_TIMEOUT) for connection, since in busy.items()))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from shardproxy.errors import Refused
 from shardproxy.query.commit import Link
+from shardproxy.routing.schema import Schema
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Replay:
     """Its name, if it set a savepoint."""
     is_session_setting: bool = False
     setting: str = ""
-    """Name of what it sets, for a session setting."""
+    """Name of what it sets, for a session setting; empty = RESET ALL."""
 
 
 @dataclass
@@ -45,6 +46,9 @@ class Transaction:
     """By position, in the order in which they joined."""
     log: list[Replay] = field(default_factory=list)
     failed: bool = False
+    has_ddl: bool = False
+    schema: Schema | None = None
+    """As its own DDL has made it; None until it is read."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -70,6 +74,7 @@ class Transaction:
 
     def roll_back_to(self, name: str) -> bool:
         """Forget what came after the savepoint; False if there is none of that name."""
+        self.schema = None
         for index in range(len(self.log) - 1, -1, -1):
             if self.log[index].savepoint == name:
                 del self.log[index + 1 :]

@@ -5,13 +5,16 @@ What is pure and depends on nothing but text and context, so sessions may keep t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import postgast
+from google.protobuf.message import DecodeError
 
 from shardproxy.errors import Refused, SqlError
 from shardproxy.routing import commands, reads, writes
+from shardproxy.routing.functions import session_flags
 from shardproxy.routing.keys import Keyed
 from shardproxy.routing.plan import All, Assembly, Kind, Statement
 from shardproxy.routing.schema import RoutingContext
@@ -40,6 +43,7 @@ _WAYS_ROUND: Mapping[str, str] = {
     "DoStmt": "run it on each shard by itself",
     "CallStmt": "call it on the shard itself",
     "DeclareCursorStmt": "read the whole result",
+    "FetchStmt": "read the whole result",
     "ListenStmt": "listen on one Postgres by itself",
     "NotifyStmt": "notify on one Postgres by itself",
     "LockStmt": "use SELECT ... FOR UPDATE",
@@ -55,12 +59,22 @@ def analyze(sql: str, context: RoutingContext) -> tuple[Statement, ...]:
         tree = postgast.parse(sql)
     except postgast.PgQueryError as error:
         raise SqlError("42601", error.message, position=error.cursorpos or 0) from None
+    except DecodeError:
+        raise SqlError(
+            "54001",
+            "the statement is nested too deeply for pgshepherd",
+            hint="break it up: the parser takes a hundred levels, and each operator of a chain is one",
+        ) from None
     data = sql.encode()
     statements = []
     for raw in tree.stmts:
         end = raw.stmt_location + raw.stmt_len if raw.stmt_len else len(data)
+        flags = [at for at in session_flags(unwrap(raw.stmt)) if data[at : at + 5].lower() == b"false"]
+        for at in flags:
+            data = data[:at] + b"true " + data[at + 5 :]
         text = data[raw.stmt_location : end].decode().strip()
-        statements.append(_statement(unwrap(raw.stmt), text, context))
+        statement = _statement(unwrap(raw.stmt), text, context)
+        statements.append(replace(statement, rewritten=True) if flags else statement)
     return tuple(statements)
 
 
@@ -72,8 +86,12 @@ def _statement(node: Message, text: str, context: RoutingContext) -> Statement:
         return _PLAIN[kind](node, text)
     if kind == "ExplainStmt":
         return _explain(node, text, context)
-    words = kind.removesuffix("Stmt")
-    raise Refused(f"the statement {words}", _WAYS_ROUND.get(kind, "run it on the shards themselves"))
+    raise Refused(f"the statement {_words(kind)}", _WAYS_ROUND.get(kind, "run it on the shards themselves"))
+
+
+def _words(kind: str) -> str:
+    """FetchStmt is FETCH, DeclareCursorStmt is DECLARE CURSOR: what a user wrote, or nearly."""
+    return "FETCH and MOVE" if kind == "FetchStmt" else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.removesuffix("Stmt")).upper()
 
 
 def _explain(node: Message, text: str, context: RoutingContext) -> Statement:

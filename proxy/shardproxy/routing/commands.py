@@ -26,14 +26,18 @@ SETTABLE = frozenset(
 """Settings that change neither how a statement is read nor which rows it means."""
 
 
+OWN_PREFIX = "^pgshepherd/([0-9a-f]{8}/[^/]*/)?"
+"""What the proxy puts before a client's application_name on the shards."""
+
+
 def transaction(node: Message, text: str) -> Statement:
     """BEGIN, COMMIT, SAVEPOINT and their kind."""
     if node.chain:
         raise Refused("AND CHAIN", "send BEGIN as a statement of its own")
     match node.kind:
         case 1 | 2:
-            isolation = _isolation(node.options)
-            return Statement(text, Kind.BEGIN, isolation=isolation)
+            tag = "START TRANSACTION" if node.kind == _START else "BEGIN"
+            return Statement(text, Kind.BEGIN, isolation=_isolation(node.options), name=tag)
         case 3:
             return Statement(text, Kind.COMMIT)
         case 4:
@@ -87,7 +91,10 @@ def _harmless_value(name: str, node: Message) -> bool:
 
 
 def variable_show(node: Message, text: str) -> Statement:
-    """SHOW name."""
+    """SHOW name; of application_name the client sees its own part."""
+    if node.name.lower() == "application_name":
+        shown = f"SELECT pg_catalog.regexp_replace(pg_catalog.current_setting('application_name'), '{OWN_PREFIX}', '') AS application_name"
+        return Statement(shown, Kind.SHOW, Home(), returns_rows=True, rewritten=True, name="application_name")
     return Statement(text, Kind.SHOW, Home(), returns_rows=True, name=node.name.lower())
 
 
@@ -147,7 +154,7 @@ def _texts(node: Message) -> list[str]:
 
 
 def _check_create(node: Message) -> None:
-    if node.relation.relpersistence == "t":
+    if node.relation.relpersistence == "t" or node.relation.schemaname.startswith("pg_temp"):
         raise Refused("temporary tables", "a prepared transaction can't hold them: use an ordinary table")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from shardproxy.errors import Refused
 from shardproxy.routing.schema import Schema
-from shardproxy.routing.tree import Message, name_of, strings, walk
+from shardproxy.routing.tree import Message, name_of, strings, unwrap, walk
 
 HARMLESS_VOLATILE = frozenset(
     """clock_timestamp timeofday random random_normal gen_random_uuid uuidv4 uuidv7 pg_sleep pg_sleep_for pg_sleep_until
@@ -37,9 +39,33 @@ def volatility(statement: Message, schema: Schema) -> str:
         kind = name_of(node)
         if kind == "SQLValueFunction":
             worst = max(worst, "s")
+        elif kind == "FuncCall" and _sets_jit(node) is not None:
+            worst = "v"
         elif kind == "FuncCall":
             worst = max(worst, _call(strings(node.funcname), schema))
     return worst
+
+
+def _sets_jit(node: Message) -> Message | None:
+    """The third argument of set_config('jit', value, boolean), by which asyncpg makes its introspection quick; None if it is not that.
+
+    jit changes nothing but time, so it may be left to the one statement: see `session_flags`.
+    """
+    if strings(node.funcname)[-1] != "set_config" or len(node.args) != 3:
+        return None
+    name, value, is_local = (unwrap(argument) for argument in node.args)
+    constant = name_of(name) == name_of(is_local) == "A_Const" and name_of(value) in ("A_Const", "ParamRef")
+    if not constant or name.sval.sval != "jit" or is_local.WhichOneof("val") != "boolval":
+        return None
+    return is_local
+
+
+def session_flags(statement: Message) -> Iterator[int]:
+    """Where a text (in bytes) says `false` for a setting that must not outlive its transaction: it belongs to a pooled connection."""
+    for node in walk(statement):
+        flag = _sets_jit(node) if name_of(node) == "FuncCall" else None
+        if flag is not None and not flag.boolval.boolval:
+            yield flag.location
 
 
 def _call(parts: list[str], schema: Schema) -> str:

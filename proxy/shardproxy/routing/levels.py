@@ -52,6 +52,8 @@ class Levels:
     casts: dict[int, set[str]]
     """Types to which each parameter is cast anywhere in the statement."""
     levels: list[Level] = field(default_factory=list)
+    recursive: bool = False
+    """There is a WITH RECURSIVE."""
     unknown: set[str] = field(default_factory=set)
 
     @property
@@ -104,7 +106,8 @@ class Levels:
             return names
         ctes = [unwrap(cte) for cte in node.with_clause.ctes]
         if node.with_clause.recursive:
-            raise Refused("WITH RECURSIVE", "follow the recursion in the application, or on the shard itself")
+            self.recursive = True
+            names = names | {cte.ctename for cte in ctes}
         for cte in ctes:
             query = unwrap(cte.ctequery)
             if name_of(query) != "SelectStmt":

@@ -85,7 +85,7 @@ class Statement:
     """One statement of a text, ready to run."""
 
     text: str
-    """Exactly this statement, without its semicolon."""
+    """Exactly this statement, without its semicolon, as servers get it."""
     kind: Kind
     route: Route = field(default_factory=Home)
     writes: bool = False
@@ -93,11 +93,13 @@ class Statement:
     assembly: Assembly = Assembly.SINGLE
     returns_rows: bool = False
     name: str = ""
-    """Of a savepoint, a setting or a prepared statement; lower case as Postgres folds it."""
+    """Of a savepoint, a setting or a prepared statement, lower case as Postgres folds it; of BEGIN its tag."""
     is_local: bool = False
     """SET LOCAL."""
     isolation: str | None = None
     """Asked for by BEGIN or SET TRANSACTION: 'repeatable read', 'serializable', ...; None = the default."""
+    rewritten: bool = False
+    """Whether `text` is not quite the client's."""
     parameters: int = 0
     """The highest $n."""
     unknown_relations: frozenset[str] = frozenset()

@@ -16,12 +16,14 @@ ALL_KEYS = "name the sharding key, so that all of it is on one shard"
 
 def select(node: Message, text: str, context: RoutingContext) -> Statement:
     """A SELECT or VALUES, whole."""
-    check_nodes(node)
     if node.HasField("into_clause"):
         raise Refused("SELECT INTO", "use CREATE TABLE and INSERT")
+    check_nodes(node)
     volatility(node, context.schema)  # refuses what could change something
     levels = Levels(context, casts_of(node))
     levels.add_query(node)
+    if levels.recursive and levels.sharded:
+        raise Refused("WITH RECURSIVE on a sharded table", "follow the recursion in the application, or on the shard itself")
     locks = any(name_of(part) == "LockingClause" for part in walk(node))
     route, assembly = read_route(node, levels)
     if locks and route == Home() and any(not relation.is_system for relation in levels.relations):

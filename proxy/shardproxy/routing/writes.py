@@ -31,6 +31,8 @@ class _Write:
     """Volatility."""
 
     def statement(self, route: Route, assembly: Assembly) -> Statement:
+        if self.levels.recursive:
+            raise Refused("WITH RECURSIVE in a write", "read first, then write what was read")
         return Statement(
             self.text,
             Kind.DML,

@@ -139,7 +139,8 @@ REFUSED = [
     "SELECT mine(1)",
     "SELECT nextval('s')",
     "SELECT pg_notify('a', 'b')",
-    "SELECT set_config('jit', 'off', false)",
+    "SELECT set_config('work_mem', '1MB', true)",
+    "SELECT set_config('jit', now()::text, false)",
     "SELECT pg_advisory_lock(1)",
     "SELECT unknown_function(1)",
     "SELECT other.lower('x')",
@@ -167,7 +168,8 @@ REFUSED = [
     "INSERT INTO audited VALUES (1)",
     "INSERT INTO rates SELECT name, balance FROM accounts",
     "WITH x AS (DELETE FROM accounts RETURNING *) SELECT * FROM x",
-    "WITH RECURSIVE x AS (SELECT 1) SELECT * FROM x",
+    "WITH RECURSIVE x AS (SELECT 1 AS a UNION ALL SELECT a FROM x JOIN accounts ON true WHERE customer_id = 7) SELECT * FROM x",
+    "WITH RECURSIVE x AS (SELECT 1) DELETE FROM rates WHERE rate IN (SELECT * FROM x)",
     "CREATE TEMP TABLE t (x int)",
     "CREATE INDEX CONCURRENTLY ON accounts (balance)",
     "CREATE VIEW v AS SELECT 1",
@@ -308,3 +310,37 @@ def test_a_syntax_error_has_its_position() -> None:
 
 def test_an_unknown_table_is_noted() -> None:
     assert one("SELECT * FROM nowhere").unknown_relations == {"nowhere"}
+
+
+def test_jit_is_set_for_the_statement_only() -> None:
+    found = one("SELECT current_setting('jit') AS cur,\n set_config('jit', 'off', FALSE) AS \"ä\"")
+    assert (found.text, found.rewritten) == (
+        "SELECT current_setting('jit') AS cur,\n set_config('jit', 'off', true ) AS \"ä\"",
+        True,
+    )
+    assert one("SELECT set_config('jit', $1, true)").rewritten is False
+
+
+def test_recursion_over_what_every_shard_has() -> None:
+    sql = "WITH RECURSIVE t(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t JOIN rates ON rate = a WHERE a < 5) SELECT * FROM t"
+    assert shards(sql) == {HOME}
+
+
+def test_a_clients_own_application_name_is_shown() -> None:
+    found = one("SHOW application_name")
+    assert (found.kind, found.rewritten) == (Kind.SHOW, True)
+
+
+@pytest.mark.parametrize(
+    ("sql", "construct"),
+    [("FETCH 1 FROM c", "FETCH and MOVE"), ("DECLARE c CURSOR FOR SELECT 1", "DECLARE CURSOR"), ("COPY rates TO STDOUT", "COPY")],
+)
+def test_refusals_name_the_construct(sql: str, construct: str) -> None:
+    with pytest.raises(Refused, match=f"the statement {construct}$"):
+        one(sql)
+
+
+def test_too_deep() -> None:
+    with pytest.raises(SqlError) as caught:
+        one("SELECT " + "||".join(["'a'"] * 1000))
+    assert caught.value.sqlstate == "54001"
