@@ -57,7 +57,7 @@ class RecoveryController:
     """False: look, and say what would be done."""
     metrics: RecoveryMetrics = field(default_factory=RecoveryMetrics)
     _timelines: dict[int, int] = field(default_factory=dict)
-    _backoff: dict[str, _Backoff] = field(default_factory=dict)
+    _backoff: dict[tuple[object, ...], _Backoff] = field(default_factory=dict)
 
     async def run_pass(self) -> RecoveryReport:
         """Never raises for a shard or a transaction; the report says what failed."""
@@ -73,14 +73,15 @@ class RecoveryController:
         sightings = [sighting for found in scans if not isinstance(found, str) for sighting in found]
         failed = [(number, found) for number, found in zip(links, scans, strict=True) if isinstance(found, str)]
         groups = classify.groups(sightings, self.cluster)
-        for txn in self._backoff.keys() - {group.txn for group in groups}:
-            del self._backoff[txn]
+        for key in self._backoff.keys() - {group.key for group in groups}:
+            del self._backoff[key]
         gate = asyncio.Semaphore(PARALLEL)
         results = await asyncio.gather(*(self._one(group, links, gate) for group in groups))
         report = RecoveryReport(
-            transactions=(*classify.foreign(sightings, self.cluster), *(one for found, _ in results for one in found)),
+            transactions=(*classify.foreign(sightings, self.cluster), *(one for found, _, _ in results for one in found)),
             failed=tuple(failed),
-            actions=tuple(action for _, actions in results for action in actions),
+            actions=tuple(action for _, actions, _ in results for action in actions),
+            losses=tuple(loss for _, _, losses in results for loss in losses),
             scanned=frozenset(links) - {number for number, _ in failed},
         )
         self.metrics.record(report, self.targets)
@@ -94,20 +95,21 @@ class RecoveryController:
 
     async def _one(
         self, group: Group, links: dict[int, ShardLink], gate: asyncio.Semaphore
-    ) -> tuple[list[PreparedTransaction], list[str]]:
+    ) -> tuple[list[PreparedTransaction], list[str], list[str]]:
+        """What it is, what was done, what may have been lost."""
         if group.age < self.grace:
             why = f"younger than the grace period of {self.grace:g} s: left to its coordinator"
-            return await self._described(group, Verdict(TransactionClass.LIVE, why, ()), links), []
-        backoff = self._backoff.setdefault(group.txn, _Backoff())
+            return await self._described(group, Verdict(TransactionClass.LIVE, why, ()), links), [], []
+        backoff = self._backoff.setdefault(group.key, _Backoff())
         now = asyncio.get_running_loop().time()
         if backoff.last is not None and now < backoff.until:
-            return await self._described(group, backoff.last, links), []
+            return await self._described(group, backoff.last, links), [], []
         async with gate:
             verdict = await self.examine(group, links, read_only=not self.resolve)
         self._note(group, backoff, verdict, now)
         if verdict.acted:
             await self._audit(group, verdict, links)
-        return await self._described(group, verdict, links), self._actions(group, verdict)
+        return await self._described(group, verdict, links), self._actions(group, verdict), self._losses(group, verdict)
 
     def _note(self, group: Group, backoff: _Backoff, verdict: Verdict, now: float) -> None:
         undecided = verdict.transaction_class not in (TransactionClass.COMMITTED, TransactionClass.ABORTED)
@@ -116,7 +118,7 @@ class RecoveryController:
             backoff.delay = min(BACKOFF_MAX, backoff.delay * 2)
             log.warning("transaction %s is %s: %s", group.txn, verdict.transaction_class.value, verdict.reason)
         else:
-            self._backoff.pop(group.txn, None)
+            self._backoff.pop(group.key, None)
 
     async def examine(self, group: Group, links: dict[int, ShardLink], *, read_only: bool) -> Verdict:
         """Drive the engine for one transaction."""
@@ -156,6 +158,12 @@ class RecoveryController:
             log.warning("%s: %s", group.txn, failure)
         self.metrics.acted(verdict)
         return actions
+
+    def _losses(self, group: Group, verdict: Verdict) -> list[str]:
+        losses = [f"{group.txn}: {verdict.loss}"] if verdict.loss and verdict.acted else []
+        for loss in losses:
+            log.error("%s", loss)
+        return losses
 
     async def _audit(self, group: Group, verdict: Verdict, links: dict[int, ShardLink]) -> None:
         """On the shards that were acted on; a row that can't be written is logged: the shards' state is the truth."""

@@ -9,7 +9,7 @@ import asyncio
 
 from shardproxy.errors import LinkLost, SqlError
 from shardproxy.protocol import messages as pg
-from shardproxy.query.commit import Commit, CommitResult, reader_error
+from shardproxy.query.commit import Commit, CommitResult, aborted_by_recovery, reader_error
 from shardproxy.query.executor import roll_back
 from shardproxy.query.state import SessionState
 from shardproxy.query.transaction import Joined, Transaction
@@ -57,6 +57,7 @@ class Ending:
     def _end(self, transaction: Transaction, *, kept: bool) -> None:
         """Give every connection back; session settings of a transaction that did not commit go with their connections."""
         self.state.transaction = None
+        self.state.deadlock_victim = False
         dirty = any(entry.is_session_setting for entry in transaction.log)
         for position, part in transaction.joined.items():
             if dirty and not kept and self.state.own.get(position) is part.link.connection:
@@ -151,14 +152,16 @@ class Ending:
         task = asyncio.create_task(commit.run(), name=f"commit {commit.txn}")
         self.state.background.add(task)
         task.add_done_callback(self.state.background.discard)
-        result = await asyncio.shield(commit.reported)
+        try:
+            result = await asyncio.shield(commit.reported)
+        finally:
+            self.state.transaction = None  # even if the session ends here: its links are the commit's now
         for one in result.unfinished:
             self.state.pending[self.state.cluster.position(one)] = task
         self._after(transaction, result)
 
     def _after(self, transaction: Transaction, result: CommitResult) -> None:
         """The commit's task gives pooled connections back itself; this session's own are free again."""
-        self.state.transaction = None
         committed = result.outcome is Outcome.COMMITTED
         if not committed and any(entry.is_session_setting for entry in transaction.log):
             for part in transaction.joined.values():
@@ -171,9 +174,7 @@ class Ending:
                 hint=f"pgshepherd transactions list; or read your data later. The transaction is {result.txn}",
             )
         if not committed:
-            if result.error is not None:
-                raise self.state.explained(result.error)
-            raise SqlError("40000", "the transaction was rolled back on all shards", hint="try it again")
+            raise self.state.explained(result.error or aborted_by_recovery())
         if result.unfinished:
             message = f"committed; still finishing on shards {', '.join(str(one) for one in sorted(result.unfinished))}"
             self.state.sink.put(pg.notice_response("NOTICE", "00000", message))
