@@ -52,7 +52,8 @@ class FaultLink:
     """Listens on loopback and forwards to one server."""
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.target = port
+        """The server's port; change it, and new connections go elsewhere."""
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -110,7 +111,7 @@ class FaultLink:
             writer.transport.abort()
             return
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return
