@@ -40,9 +40,11 @@ class Handmade:
         """Step 1 on these shards."""
         for shard in shards:
             connection = await login(self.bench, shard, self.user)
-            await connection.execute(f"BEGIN; INSERT INTO written VALUES ('{self.txn}')")
-            await connection.execute(records.prepare_message(self.gid(shard), self.participants))
-            await connection.close()
+            try:
+                await connection.execute(f"BEGIN; INSERT INTO written VALUES ('{self.txn}')")
+                await connection.execute(records.prepare_message(self.gid(shard), self.participants))
+            finally:
+                await connection.close()
 
     async def commit(self, *shards: int) -> None:
         """Steps 3 and 4 on these shards."""
