@@ -120,8 +120,8 @@ async def limited(connection: Connection, call: Awaitable[T], timeout: float = C
         raise ShardError("Timeout", f"no answer within {timeout:g} s; the link was dropped")
     try:
         return task.result()
-    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
-        connection.terminate()
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError) as error:
+        connection.terminate()  # InternalClientError: the server had said goodbye while the session was idle
         raise ShardError("ConnectionRefused", f"the link was lost: {error}") from error
 
 

@@ -162,18 +162,16 @@ async def test_a_forger_who_prepares_as_well_commits_nothing(trio: Bench) -> Non
 
 
 async def test_a_forged_part_does_not_change_who_decides(trio: Bench) -> None:
-    """It names another decision shard; the real transaction is still decided by its own."""
-    one = Handmade(trio, decision=0)
-    await one.prepare(0, 1)
-    await Handmade(trio, decision=1, user="mallory", txn=one.txn, participants=ALL).prepare(2)
-    coordinator = await handmade.login(trio, 0)
-    reports = [await trio.recovery(resolve=False).run_pass()]
-    real = [part for part in of(reports[0], one) if part.owner == "app"]
-    assert [part.shard for part in real] == [0, 1]
-    assert all("still prepared on its decision shard 0" in part.reason for part in real)
-    await coordinator.close()
+    """It names another decision shard, and is found first; the real transaction is still decided by its own."""
+    one = Handmade(trio, decision=1, participants=(1, 2))
+    await Handmade(trio, decision=2, user="mallory", txn=one.txn, participants=ALL).prepare(0)
+    await one.prepare(1, 2)
+    report = await trio.recovery(resolve=False).run_pass()
+    real = [part for part in of(report, one) if part.owner == "app"]
+    assert [part.shard for part in real] == [1, 2]
+    assert all("still prepared on its decision shard 1" in part.reason for part in real)
     await trio.recovery().run_pass()
-    assert (await one.outcome())[:2] == ["gone", "gone"]
+    assert await one.outcome() == ["prepared", "gone", "gone"]
     await roll_back(one)
 
 
