@@ -41,3 +41,14 @@ async def three(servers: Servers, warm: Warm) -> AsyncIterator[Arena]:
             yield arena
         finally:
             await arena.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def patient(servers: Servers, warm: Warm) -> AsyncIterator[Arena]:
+    """Two shards, and a proxy that gives up late: for coordinators that are frozen for a while."""
+    async with bench(servers, 2) as one:
+        arena = await Arena.build(one, warm)
+        try:
+            yield arena
+        finally:
+            await arena.close()
