@@ -85,6 +85,8 @@ class Arena:
 
     async def start(self) -> asyncpg.Connection:
         """A fresh proxy, and a client that has sent its first statements to every shard."""
+        if self.pid is not None:
+            await self.kill()
         for link in self.bench.links:
             link.heal()
         self.pid = await self.warm.proxy(self.bench.directory)

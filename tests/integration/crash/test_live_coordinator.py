@@ -14,7 +14,7 @@ import points
 from arena import Arena, Attempt, check
 from points import Point
 from shardoperator.shards.application import Told
-from shardoperator.standalone.demo.link import When
+from shardoperator.standalone.demo.link import When, containing
 from work import transfer
 
 BOTH = frozenset({0, 1})
@@ -88,7 +88,7 @@ async def test_a_coordinator_that_comes_too_late(patient: Arena, shard: int) -> 
     Where the late one is the decision shard, its record meets the tombstone; else the decision finds its part gone.
     """
     foreign = await patient.foreign()
-    late = Point("prepare", points.TO_SERVER, points.containing("PREPARE TRANSACTION", "Q"), shard)
+    late = Point("prepare", points.TO_SERVER, containing("PREPARE TRANSACTION", "Q"), shard)
     async with caught(patient, late, When.BEFORE) as (attempt, task):
         async with asyncio.timeout(20):
             while sum(await patient.parts()) != 1:  # noqa: ASYNC110 - another process's work

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 import handmade
-from bench import Bench, Servers, bench
+from bench import PASSWORD, Bench, Servers, bench
 from handmade import Handmade
 from shardoperator.standalone.demo.link import FaultLink
 from shardoperator.standalone.postgres.server import PostgresServer
@@ -30,8 +30,8 @@ async def failing(servers: Servers) -> AsyncIterator[tuple[Bench, Standby, Fault
     try:
         await primary.initialize()
         await primary.start()
-        await primary.psql(f"CREATE ROLE app LOGIN PASSWORD '{handmade.PASSWORD}'")
-        await primary.psql(f"CREATE ROLE recovery LOGIN PASSWORD '{handmade.PASSWORD}'")
+        await primary.psql(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
+        await primary.psql(f"CREATE ROLE recovery LOGIN PASSWORD '{PASSWORD}'")
         async with bench(Servers(directory, [primary, *servers.servers[:2]]), 3) as one:
             await one.on_shards(handmade.TABLE)
             await replication.start()
