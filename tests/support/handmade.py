@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import asyncpg
 
@@ -32,9 +32,8 @@ class Handmade:
     timeline: int = 1
     participants: Sequence[int] = (0, 1)
 
-    def gid(self, shard: int, **changes: int) -> Gid:
-        gid = Gid(self.bench.cluster_id, self.txn, self.epoch, self.timeline, self.timeline, self.decision, shard)
-        return replace(gid, **changes)
+    def gid(self, shard: int) -> Gid:
+        return Gid(self.bench.cluster_id, self.txn, self.epoch, self.timeline, self.timeline, self.decision, shard)
 
     async def prepare(self, *shards: int) -> None:
         """Step 1 on these shards."""
