@@ -39,6 +39,8 @@ lint: $(VENV)/.ready ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports
 
 nightly: lint test demo ## everything, with no limit of time
+	@echo "== tests that are too long for every run"
+	@$(BIN)/python -m pytest -m nightly
 
 lock: ## write requirements/*.txt anew from pyproject.toml
 	@for extra in proxy operator demo dev; do \

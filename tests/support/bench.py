@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import os
 import secrets
 import shutil
 import signal
 import sys
 import tempfile
+import tomllib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
+import tomli_w
 
 from shardoperator.models.manifest import Secrets, parse_manifest
 from shardoperator.models.spec import ShardedCluster
@@ -67,6 +68,13 @@ class Servers:
     async def close(self) -> None:
         await asyncio.gather(*(server.stop("immediate") for server in self.servers))
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _with(text: str, section: str, values: Mapping[str, object]) -> str:
+    """A file of TOML with other values in one section."""
+    data = tomllib.loads(text)
+    data[section] = {**data.get(section, {}), **values}
+    return tomli_w.dumps(data)
 
 
 @dataclass
@@ -149,12 +157,8 @@ spec:
         identifiers = [int(await server.psql("SELECT system_identifier FROM pg_control_system()")) for server in self.servers]
         logins = Logins([("recovery", PASSWORD)] * len(self.servers), {"app": PASSWORD})
         files = dict(render_config(self.cluster, self.cluster_id, identifiers, logins, self.listen).files)
-        for key, value in two_phase.items():
-            section = files["pgshepherd.toml"].split("\n")
-            files["pgshepherd.toml"] = "\n".join(f"{key} = {value}" if line.startswith(f"{key} = ") else line for line in section)
-        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in (general or {}).items())
-        kept = "".join(line for line in files["pgdog.toml"].splitlines(True) if line.partition(" = ")[0] not in (general or {}))
-        files["pgdog.toml"] = kept.replace("[general]\n", "[general]\n" + lines)
+        files["pgshepherd.toml"] = _with(files["pgshepherd.toml"], "two_phase_commit", two_phase)
+        files["pgdog.toml"] = _with(files["pgdog.toml"], "general", general or {})
         if not ours:
             del files["pgshepherd.toml"]
             (self.directory / "pgshepherd.toml").unlink(missing_ok=True)

@@ -12,10 +12,21 @@ from shardproxy.twophase.evidence import TransactionClass
 
 @dataclass(frozen=True)
 class Group:
-    """All parts of one transaction of ours that were seen."""
+    """All parts of one transaction of ours that were seen, as far as one role owns them: whose record counts depends on it."""
 
-    txn: str
+    transaction: tuple[str, str, int, int, int]
+    owner: str
     parts: tuple[Sighting, ...]
+
+    @property
+    def txn(self) -> str:
+        """32 hex digits."""
+        return self.transaction[1]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Tells it from every other."""
+        return (self.transaction, self.owner)
 
     @property
     def age(self) -> float:
@@ -30,11 +41,11 @@ def is_ours(sighting: Sighting, cluster: str) -> bool:
 
 def groups(sightings: Sequence[Sighting], cluster: str) -> list[Group]:
     """Ours by transaction, oldest first."""
-    by_txn: dict[str, list[Sighting]] = {}
+    by_key: dict[tuple[tuple[str, str, int, int, int], str], list[Sighting]] = {}
     for sighting in sightings:
         if is_ours(sighting, cluster) and sighting.parsed is not None:
-            by_txn.setdefault(sighting.parsed.txn, []).append(sighting)
-    found = [Group(txn, tuple(parts)) for txn, parts in by_txn.items()]
+            by_key.setdefault((sighting.parsed.transaction, sighting.owner), []).append(sighting)
+    found = [Group(transaction, owner, tuple(parts)) for (transaction, owner), parts in by_key.items()]
     return sorted(found, key=lambda group: -group.age)
 
 

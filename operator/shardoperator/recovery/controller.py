@@ -57,7 +57,7 @@ class RecoveryController:
     """False: look, and say what would be done."""
     metrics: ClusterMetrics = field(default_factory=lambda: ClusterMetrics(RecoveryMetrics()))
     _timelines: dict[int, int] = field(default_factory=dict)
-    _backoff: dict[str, _Backoff] = field(default_factory=dict)
+    _backoff: dict[tuple[object, ...], _Backoff] = field(default_factory=dict)
 
     async def run_pass(self) -> RecoveryReport:
         """Never raises for a shard or a transaction; the report says what failed."""
@@ -73,8 +73,8 @@ class RecoveryController:
         sightings = [sighting for found in scans if not isinstance(found, str) for sighting in found]
         failed = [(number, found) for number, found in zip(links, scans, strict=True) if isinstance(found, str)]
         groups = classify.groups(sightings, self.cluster)
-        for txn in self._backoff.keys() - {group.txn for group in groups}:
-            del self._backoff[txn]
+        for key in self._backoff.keys() - {group.key for group in groups}:
+            del self._backoff[key]
         gate = asyncio.Semaphore(PARALLEL)
         results = await asyncio.gather(*(self._one(group, links, gate) for group in groups))
         report = RecoveryReport(
@@ -82,6 +82,7 @@ class RecoveryController:
             failed=tuple(failed),
             actions=tuple(action for _, verdict in results for action in verdict.acted),
             failures=tuple(failure for _, verdict in results for failure in verdict.failures),
+            losses=tuple(verdict.loss for _, verdict in results if verdict.loss and verdict.acted),
             scanned=frozenset(links) - {number for number, _ in failed},
         )
         self.metrics.record(report, self.targets)
@@ -96,12 +97,12 @@ class RecoveryController:
     async def _one(
         self, group: Group, links: dict[int, ShardLink], gate: asyncio.Semaphore
     ) -> tuple[list[PreparedTransaction], Verdict]:
-        """Its parts, and what came of it; what was done and what failed name the transaction."""
+        """Its parts, and what came of it; what was done, what failed and what may have been lost name the transaction."""
         if group.age < self.grace:
             why = f"younger than the grace period of {self.grace:g} s: left to its coordinator"
             live = Verdict(TransactionClass.LIVE, why, ())
             return await self._described(group, live, links), live
-        backoff = self._backoff.setdefault(group.txn, _Backoff())
+        backoff = self._backoff.setdefault(group.key, _Backoff())
         now = asyncio.get_running_loop().time()
         if backoff.last is not None and now < backoff.until:
             return await self._described(group, backoff.last, links), _named(group, replace(backoff.last, acted=()))
@@ -116,6 +117,8 @@ class RecoveryController:
             log.info("%s", action)
         for failure in named.failures:
             log.warning("%s", failure)
+        if named.loss and named.acted:
+            log.error("%s", named.loss)
         return await self._described(group, verdict, links), named
 
     def _note(self, group: Group, backoff: _Backoff, verdict: Verdict, now: float) -> None:
@@ -125,7 +128,7 @@ class RecoveryController:
             backoff.delay = min(BACKOFF_MAX, backoff.delay * 2)
             log.warning("transaction %s is %s: %s", group.txn, verdict.transaction_class.value, verdict.reason)
         else:
-            self._backoff.pop(group.txn, None)
+            self._backoff.pop(group.key, None)
 
     async def examine(self, group: Group, links: dict[int, ShardLink], *, read_only: bool) -> Verdict:
         """Drive the engine for one transaction."""
@@ -169,4 +172,5 @@ class RecoveryController:
 def _named(group: Group, verdict: Verdict) -> Verdict:
     """For people, who see many transactions at a time."""
     acted = tuple(f"{group.txn}: {action} ({verdict.reason})" for action in verdict.acted)
-    return replace(verdict, acted=acted, failures=tuple(f"{group.txn}: {failure}" for failure in verdict.failures))
+    failures = tuple(f"{group.txn}: {failure}" for failure in verdict.failures)
+    return replace(verdict, acted=acted, failures=failures, loss=f"{group.txn}: {verdict.loss}" if verdict.loss else "")

@@ -34,7 +34,7 @@ SETTINGS: Mapping[str, str] = {
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "60s",
 }
-"""What the protocol demands of recovery's sessions, whatever role and database say."""
+"""What the protocol demands of recovery's sessions, whatever role and database say; `role` is the login itself."""
 
 T = TypeVar("T")
 Connection = asyncpg.Connection
@@ -75,7 +75,7 @@ async def connect(
                 timeout=timeout,
                 command_timeout=None,
                 statement_cache_size=0,
-                server_settings={**SETTINGS, "application_name": name[:63]},
+                server_settings={**SETTINGS, "role": target.user, "application_name": name[:63]},
             )
     except (
         OSError,
@@ -132,8 +132,8 @@ async def limited(connection: Connection, call: Awaitable[T], timeout: float = C
         raise ShardError("Timeout", f"no answer within {timeout:g} s; the link was dropped")
     try:
         return task.result()
-    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
-        connection.terminate()
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError) as error:
+        connection.terminate()  # InternalClientError: the server had said goodbye while the session was idle
         raise ShardError("ConnectionRefused", f"the link was lost: {error}") from error
 
 

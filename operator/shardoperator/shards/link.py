@@ -7,8 +7,8 @@ it was, and on no older timeline than ever seen.  A connection that was lost is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -21,6 +21,8 @@ from shardproxy.twophase.gid import Gid, parse
 
 TOMBSTONE_LOCK_TIMEOUT = "500ms"
 """How long the tombstone waits for a coordinator that has written its record and not yet ended."""
+
+T = TypeVar("T")
 
 _CHECK = """
 SELECT pg_is_in_recovery() AS standby, s.cluster, s.number, s.system_identifier AS on_file,
@@ -101,12 +103,12 @@ class ShardLink:
         """All prepared transactions there; raises ShardError."""
         await self.open()
         async with self._lock:
-            return await scan(self._open_connection(), self.target.number)
+            return await _explained(scan(self._open_connection(), self.target.number))
 
     async def blocked(self, sighting: Sighting) -> tuple[str, ...]:
         """Whom it keeps waiting; raises ShardError."""
         async with self._lock:
-            return await blocked(self._open_connection(), sighting.xid)
+            return await _explained(blocked(self._open_connection(), sighting.xid))
 
     # --- the engine's commands
 
@@ -160,6 +162,8 @@ class ShardLink:
 
     async def _as_owner(self, connection: asyncpg.Connection, sql: str, owner: str, shard: int) -> m.Reply:
         """SET ROLE in a round trip of its own, the command alone in its message, RESET ROLE."""
+        if not owner:
+            return m.Failed(shard, "42704", "its owner was dropped: only a superuser can finish it")
         role = '"' + owner.replace('"', '""') + '"'
         await execute(connection, f"SET ROLE {role}")
         try:
@@ -175,9 +179,9 @@ class ShardLink:
         return m.Done(shard, durable="01000" not in self._warnings)
 
     async def audit(self, txn: str, action: str, reason: str, evidence: tuple[str, ...]) -> None:
-        """What was done, and why; raises ShardError or asyncpg.PostgresError."""
+        """What was done, and why; raises ShardError."""
         async with self._lock:
-            await self._audit(self._open_connection(), txn, action, reason, evidence)
+            await _explained(self._audit(self._open_connection(), txn, action, reason, evidence))
 
     async def _audit(self, connection: asyncpg.Connection, txn: str, action: str, reason: str, evidence: tuple[str, ...]) -> None:
         await fetch(
@@ -185,6 +189,14 @@ class ShardLink:
             "INSERT INTO pgshepherd.audit (cluster, txn, shard, action, reason, evidence) VALUES ($1, $2::text::uuid, $3, $4, $5, $6)",
             self._cluster, txn, self.target.number, action, reason, list(evidence),
         )  # fmt: skip
+
+
+async def _explained(call: Awaitable[T]) -> T:
+    """The server's own errors as ShardError, for callers that know no driver."""
+    try:
+        return await call
+    except asyncpg.PostgresError as error:
+        raise ShardError("QueryFailed", f"{error.sqlstate} {error}") from error
 
 
 def _failed(shard: int, command: m.RecoveryCommand, error: asyncpg.PostgresError) -> m.Reply:

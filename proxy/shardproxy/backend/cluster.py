@@ -128,10 +128,9 @@ class Cluster:
             pool = self._pools[key] = Pool(self.shards[position].address, credentials, limits)
         return pool
 
-    @property
-    def control_settings(self) -> Mapping[str, str]:
-        """Startup parameters of control and coordinator sessions."""
-        return {**CONTROL_SETTINGS, "application_name": self.application_name}
+    def control_settings(self, role: str) -> Mapping[str, str]:
+        """Startup parameters of control and coordinator sessions; `role` is the login, whatever ALTER ROLE .. SET role says."""
+        return {**CONTROL_SETTINGS, "role": role, "application_name": self.application_name}
 
     # --- what the coordinator must know of the shards
 
@@ -142,7 +141,7 @@ class Cluster:
         """
         position = self.position(number)
         pool = self.coordinator(position)
-        connection = await pool.acquire(self.control_settings)
+        connection = await pool.acquire(self.control_settings(pool.user))
         try:
             await connection.identify(timeout)
             await self._check_row(connection, number, timeout)

@@ -61,7 +61,7 @@ class QueryResult:
 _IDENTITY_AND_SETTINGS = (
     f"SELECT {records.TIMELINE}, system_identifier, pg_catalog.current_setting('statement_timeout'), "
     "pg_catalog.current_setting('lock_timeout'), pg_catalog.current_setting('client_min_messages'), "
-    "pg_catalog.current_setting('synchronous_commit') FROM pg_catalog.pg_control_system()"
+    "pg_catalog.current_setting('synchronous_commit'), current_user = session_user FROM pg_catalog.pg_control_system()"
 )
 """Which server, on which timeline, and the settings that decide whether steps 3 and 4 may run on this session.
 
@@ -85,7 +85,7 @@ class ServerConnection:
         """Startup settings that it was opened with: only clients with the same ones may share it."""
         self.timeline = 0
         self.steady = False
-        """Whether COMMIT PREPARED may run here: no timeout and no lowered durability on this login."""
+        """Whether COMMIT PREPARED may run here: as the login role, with no timeout, no lowered durability, no cancel under way."""
         self.synchronous_commit_on = False
         self.statements: dict[str, None] = {}
         """Names of the prepared statements there, least recently used first."""
@@ -134,7 +134,8 @@ class ServerConnection:
     async def cancel(self, busy_since: float | None, timeout: float) -> bool:
         """Ask the server to cancel the request that was sent at `busy_since`, and only that; True if it was asked.
 
-        Silent when the server can't be reached: a cancel is only a wish.
+        Silent when the server can't be reached: a cancel is only a wish.  It may arrive late, so steps 3 and 4 never run on this
+        connection from now on (`steady`).
         """
         try:
             wire = await connect(self.address.host, self.address.port, timeout)
@@ -144,6 +145,7 @@ class ServerConnection:
             if busy_since is None or self.busy_since != busy_since:
                 return False
             self.cancels += 1
+            self.steady = False
             self._unharmed.clear()
             wire.write(pg.cancel_request(self.pid, self.secret))
             await wire.wait_closed(timeout)
@@ -199,13 +201,13 @@ class ServerConnection:
             if result.error.sqlstate == "55000":
                 raise SqlError("08001", f"{where} is in recovery: a standby answers in the place of its primary")
             raise result.error
-        timeline, system_identifier, statement_timeout, lock_timeout, messages, synchronous = result.rows[0]
+        timeline, system_identifier, statement_timeout, lock_timeout, messages, synchronous, own_role = result.rows[0]
         if self.address.system_identifier is not None and int(system_identifier or 0) != self.address.system_identifier:
             raise SqlError("08001", f"{where} is another server than the one that was adopted", hint="run pgshepherd check")
         self.timeline = int(timeline or "0", 16)
         self.synchronous_commit_on = synchronous in ("on", "remote_apply")
         quiet = messages in ("warning", "notice", "info", "log") or str(messages).startswith("debug")
-        self.steady = self.synchronous_commit_on and quiet and (statement_timeout, lock_timeout) == ("0", "0")
+        self.steady = self.synchronous_commit_on and quiet and (statement_timeout, lock_timeout, own_role) == ("0", "0", "t")
 
     def close(self) -> None:
         """Say goodbye and close; never waits."""

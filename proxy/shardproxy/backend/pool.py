@@ -39,6 +39,11 @@ class Pool:
         self._lent: set[ServerConnection] = set()
 
     @property
+    def user(self) -> str:
+        """The login role."""
+        return self._credentials.user
+
+    @property
     def open(self) -> int:
         """Connections that exist now."""
         return len(self._idle) + len(self._lent)

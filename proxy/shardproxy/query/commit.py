@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shardproxy.backend.cluster import Cluster
 from shardproxy.backend.connection import Credentials, QueryResult, ServerConnection
@@ -150,7 +150,12 @@ class Commit:
             task.add_done_callback(self._tasks.discard)
 
     def _report(self, report: m.Report) -> None:
+        """Answer the client.  What is left to do uses control sessions, so that a shard that is away holds up no pool."""
         self.metrics.outcome(report.outcome.value)
+        for shard, link in self.links.items():
+            if link.pool is not None and link.connection.busy_since is None:
+                link.pool.release(link.connection)
+                self.links[shard] = replace(link, pool=None, settled=False)
         if not self.reported.done():
             self.reported.set_result(CommitResult(report.outcome, self.txn, report.unfinished, self.error))
 
@@ -190,9 +195,12 @@ class Commit:
             return m.Refused(shard, open=result.status != "I")
         recorded = result.tags.index("INSERT 0 1") + 1 if "INSERT 0 1" in result.tags else len(result.tags)
         late = [code for code, tags_before in result.warnings if code in ("01000", "57P01") and tags_before >= recorded]
-        if result.tag != "PREPARE TRANSACTION" or any(code == "25P01" for code, _ in result.warnings):
+        if result.tag != "PREPARE TRANSACTION":
             self._blame(SqlError("40000", f"shard {shard} rolled the transaction back instead of preparing it"))
             return m.Refused(shard, open=result.status != "I")
+        if any(code == "25P01" for code, _ in result.warnings):
+            self._blame(SqlError("40000", f"shard {shard} says that it was outside the transaction when it prepared it"))
+            return m.Refused(shard, prepared=True)
         if late:
             self._blame(SqlError("40000", f"shard {shard} could not replicate the prepared transaction to its standby"))
             return m.Refused(shard, prepared=True)
@@ -203,7 +211,12 @@ class Commit:
 
     async def close_reader(self, command: m.CloseReader) -> m.Reply:
         """End a shard that only read, with the guard that it wrote nothing."""
-        result = await self.links[command.shard].connection.query(records.CLOSE_READER, self.timeouts.prepare)
+        shard = command.shard
+        try:
+            result = await self.links[shard].connection.query(records.CLOSE_READER, self.timeouts.prepare)
+        except LinkLost:
+            self._blame(SqlError("08006", f"the connection to shard {shard} was lost while preparing; nothing was committed"))
+            raise
         if result.error is None and result.tag == "COMMIT":
             return m.Done(command.shard)
         self._blame(reader_error(result, command.shard))
@@ -227,14 +240,14 @@ class Commit:
         link = self.links[shard]
         here = link.connection
         if link.settled and here.steady and here.usable and timeline in (None, here.timeline):
-            return _finished(shard, await here.query(text, self.timeouts.resolution))
+            return _finished(shard, text, await here.query(text, self.timeouts.resolution))
         pool = self.cluster.control(self.credentials[shard], self.cluster.position(shard))
-        connection = await pool.acquire(self.cluster.control_settings)
+        connection = await pool.acquire(self.cluster.control_settings(pool.user))
         try:
             if timeline is not None and connection.timeline != timeline:
                 pool.discard(connection)
                 return m.Lost(shard, f"the server is on timeline {connection.timeline:x} now")
-            return _finished(shard, await connection.query(text, self.timeouts.resolution))
+            return _finished(shard, text, await connection.query(text, self.timeouts.resolution))
         finally:
             pool.release(connection)
 
@@ -304,19 +317,26 @@ class Commit:
             self.reported.cancel()
 
 
-def _finished(shard: int, result: QueryResult) -> m.Reply:
+def _finished(shard: int, text: str, result: QueryResult) -> m.Reply:
+    """What COMMIT or ROLLBACK PREPARED brought; only its own tag is success."""
     if result.error is not None:
         if result.error.sqlstate == "42704":
             return m.Gone(shard)
         return m.Failed(shard, result.error.sqlstate, result.error.message)
+    if not text.startswith(f"{result.tag} '"):
+        return m.Lost(shard, f"the answer was {result.tag!r}")
     return m.Done(shard, durable=not any(code == "01000" for code, _ in result.warnings))
 
 
 def _translated(error: SqlError) -> SqlError:
     """A tombstone (23505) or a superseded epoch (23502) on our own table is a serialization failure for the application."""
-    if error.sqlstate in ("23505", "23502") and (error.schema, error.table) == ("pgshepherd", "commit_record"):
-        return SqlError("40001", "the transaction was aborted by recovery while it was being committed", hint="try it again")
-    return error
+    ours = error.sqlstate in ("23505", "23502") and (error.schema, error.table) == ("pgshepherd", "commit_record")
+    return aborted_by_recovery() if ours else error
+
+
+def aborted_by_recovery() -> SqlError:
+    """Nothing failed here, yet it is rolled back on all shards."""
+    return SqlError("40001", "the transaction was aborted by recovery while it was being committed", hint="try it again")
 
 
 def reader_error(result: QueryResult, shard: int) -> SqlError:

@@ -116,7 +116,7 @@ class DeadlockGuard:
         number = connection.address.number
         try:
             pool = self._cluster.coordinator(self._cluster.position(number))
-            asking = await pool.acquire(self._cluster.control_settings)
+            asking = await pool.acquire(self._cluster.control_settings(pool.user))
         except SqlError as error:
             log.warning("shard %d could not be asked who blocks whom: %s", number, error)
             return []

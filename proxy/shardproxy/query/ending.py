@@ -9,7 +9,7 @@ import asyncio
 
 from shardproxy.errors import LinkLost, SqlError
 from shardproxy.protocol import messages as pg
-from shardproxy.query.commit import Commit, CommitResult, reader_error
+from shardproxy.query.commit import Commit, CommitResult, aborted_by_recovery, reader_error
 from shardproxy.query.executor import roll_back
 from shardproxy.query.state import SessionState
 from shardproxy.query.transaction import Joined, Transaction
@@ -170,7 +170,10 @@ class Ending:
         task = asyncio.create_task(commit.run(), name=f"commit {commit.txn}")
         self.state.background.add(task)
         task.add_done_callback(self.state.background.discard)
-        result = await asyncio.shield(commit.reported)
+        try:
+            result = await asyncio.shield(commit.reported)
+        finally:
+            self.state.transaction = None  # even if the session ends here: its links are the commit's now
         for one in result.unfinished:
             self.state.pending[self.state.cluster.position(one)] = task
         self._after(transaction, result)
@@ -180,7 +183,6 @@ class Ending:
         if result.error is not None:
             result.error = self.state.explained(result.error)
         self._tell(transaction)
-        self.state.transaction = None
         self.state.deadlock_victim = False
         committed = result.outcome is Outcome.COMMITTED
         if not committed and any(entry.is_session_setting for entry in transaction.log):
@@ -194,9 +196,7 @@ class Ending:
                 hint=f"pgshepherd transactions list; or read your data later. The transaction is {result.txn}",
             )
         if not committed:
-            if result.error is not None:
-                raise result.error
-            raise SqlError("40000", "the transaction was rolled back on all shards", hint="try it again")
+            raise result.error or aborted_by_recovery()
         if result.unfinished:
             message = f"committed; still finishing on shards {', '.join(str(one) for one in sorted(result.unfinished))}"
             self.state.sink.put(pg.notice_response("NOTICE", "00000", message))

@@ -59,6 +59,8 @@ class Verdict:
     evidence: tuple[str, ...]
     acted: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+    loss: str = ""
+    """What may have been lost: to be alerted."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Judgement:
     verdict: Verdict
     source: int | None = None
     """The shard whose commit record was the proof."""
+    owner: str = ""
+    """Who wrote it: only this role's parts are committed by it."""
     audit: str = ""
     """To be written and alerted before anything is done."""
     leave: frozenset[int] = frozenset()
@@ -103,9 +107,9 @@ class _Case:
                 if number == self.gid.decision_shard:
                     return self._judgement(Next.ROLL_BACK, TransactionClass.ABORTED, f"tombstone on shard {number}")
                 continue
-            if record.who in self._owners(number):
+            if record.who in self._owners():
                 why = f"commit record on shard {number}"
-                return self._judgement(Next.COMMIT, TransactionClass.COMMITTED, why, source=number)
+                return self._judgement(Next.COMMIT, TransactionClass.COMMITTED, why, source=number, owner=record.who)
             forged.append(f"shard {number} has a commit record written by {record.who!r}, who does not own the transaction")
         return self._nothing(TransactionClass.IN_DOUBT, "; ".join(forged)) if forged else None
 
@@ -176,10 +180,9 @@ class _Case:
     def _decision_first(self) -> list[int]:
         return sorted(self.shown, key=lambda number: (number != self.gid.decision_shard, number))
 
-    def _owners(self, number: int) -> set[str]:
-        """Who may have written this transaction's record: its owner there, or where its part is gone, elsewhere."""
-        here = {owner for _, owner in self.shown[number].gids}
-        return here or {owner for _, owner in (*self.seen, *self._parts())}
+    def _owners(self) -> set[str]:
+        """Who may have written this transaction's record; a scan hands in the parts of one owner at a time."""
+        return {owner for _, owner in self.seen}
 
     def _parts(self) -> list[tuple[Gid, str]]:
         return [part for view in self.shown.values() if view.reached for part in view.gids]
@@ -194,10 +197,11 @@ class _Case:
         reason: str,
         *,
         source: int | None = None,
+        owner: str = "",
         audit: str = "",
         leave: frozenset[int] = frozenset(),
     ) -> Judgement:
-        return Judgement(step, Verdict(transaction_class, reason, self.evidence()), source, audit, leave)
+        return Judgement(step, Verdict(transaction_class, reason, self.evidence(), loss=audit), source, owner, audit, leave)
 
     def _nothing(self, transaction_class: TransactionClass, reason: str) -> Judgement:
         return self._judgement(Next.NOTHING, transaction_class, reason)

@@ -54,6 +54,11 @@ class Gid:
         return f"{body}{zlib.crc32(body.encode()):08x}"
 
     @property
+    def transaction(self) -> tuple[str, str, int, int, int]:
+        """What all parts of one transaction share; a name that agrees only in `txn` is somebody else's invention."""
+        return (self.cluster, self.txn, self.epoch, self.decision_timeline, self.decision_shard)
+
+    @property
     def is_decision(self) -> bool:
         """Whether this is the decision shard's own part."""
         return self.shard == self.decision_shard

@@ -15,6 +15,9 @@ from shardproxy.twophase import messages as m
 from shardproxy.twophase.evidence import Judgement, Next, ShardView, TransactionClass, Verdict, judge
 from shardproxy.twophase.gid import Gid
 
+BUSY = "55000"
+"""On COMMIT and ROLLBACK PREPARED: somebody else is at it."""
+
 MAX_ROUNDS = 5
 """How often one pass asks again after it lost a race; more means that somebody else is at it."""
 
@@ -52,13 +55,15 @@ class Resolver:
     waiting: frozenset[int] = frozenset()
     rounds: int = 0
     judgement: Judgement | None = None
+    gone: bool = False
+    """A part was resolved by somebody else: perhaps committed, so its record must be read before anything is concluded (!)."""
     acted: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     verdict: Verdict | None = None
 
     def start(self) -> Step:
         """Begin, or begin again: the decision shard is asked before everybody else."""
-        state = replace(self, phase=Phase.ASK_DECISION, views=(), waiting=frozenset({self.gid.decision_shard}))
+        state = replace(self, phase=Phase.ASK_DECISION, views=(), gone=False, waiting=frozenset({self.gid.decision_shard}))
         return state, (m.Connect(self.gid.decision_shard),)
 
     def step(self, reply: m.Reply) -> Step:
@@ -81,7 +86,8 @@ class Resolver:
             case m.Connected(shard, timeline):
                 return self._with(ShardView(shard, reached=False, timeline=timeline)), (m.ReadGids(shard),)
             case m.GidsAre(shard, gids):
-                return self._with(replace(self._view(shard), gids=gids)), (m.ReadRecord(shard),)
+                own = tuple(part for part in gids if part[0].transaction == self.gid.transaction)
+                return self._with(replace(self._view(shard), gids=own)), (m.ReadRecord(shard),)
             case m.RecordIs(shard, record, retired):
                 view = replace(self._view(shard), record=record, retired=retired, reached=True)
                 return self._with(view)._asked(shard)
@@ -141,7 +147,7 @@ class Resolver:
                 return self._end(self._doubt("its coordinator has written the record on the decision shard and is still at work"))
             case m.Lost():
                 return self._end(self._doubt(f"decision shard: {_say(reply)}"))
-            case m.Failed() if self.rounds + 1 >= MAX_ROUNDS:
+            case m.Failed(_, sqlstate) if sqlstate != BUSY or self.rounds + 1 >= MAX_ROUNDS:
                 return self._end(self._doubt(f"decision shard: {_say(reply)}"))
             case _:
                 return self._again()
@@ -171,13 +177,13 @@ class Resolver:
         if isinstance(reply, m.Done):
             state = replace(state, acted=(*state.acted, f"shard {reply.shard}: {verb}"))
         elif isinstance(reply, m.Gone):
-            state = replace(state, acted=(*state.acted, f"shard {reply.shard}: resolved by somebody else"))
+            state = replace(state, gone=True, acted=(*state.acted, f"shard {reply.shard}: resolved by somebody else"))
         else:
             state = replace(state, failures=(*state.failures, f"shard {reply.shard}: {_say(reply)}"))
         if state.waiting:
             return state, ()
         if self.phase is Phase.ACT and self.judgement.next is Next.ROLL_BACK_DECISION_LAST and not state.failures:
-            return state._roll_back_decision()
+            return state._again() if state.gone else state._roll_back_decision()
         return state._end(self.judgement.verdict)
 
     def _roll_back_decision(self) -> Step:
@@ -220,6 +226,8 @@ class Resolver:
         assert self.judgement is not None
         allowed: Iterable[tuple[Gid, str]] = (part for view in self.views if view.reached for part in view.gids)
         parts = [part for part in allowed if part[0].shard not in self.judgement.leave]
+        if self.judgement.next is Next.COMMIT:
+            return [part for part in parts if part[1] == self.judgement.owner]
         if self.judgement.next is Next.ROLL_BACK_DECISION_LAST:
             return [part for part in parts if not part[0].is_decision]
         return parts

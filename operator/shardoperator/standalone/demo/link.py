@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 CHUNK = 1 << 16
+RECORDED = 2048
 
 
 class Direction(Enum):
@@ -25,6 +26,7 @@ class When(Enum):
     """Whether the message at which the link stops is still passed on."""
 
     BEFORE = "before"
+    MIDDLE = "in the middle of"
     AFTER = "after"
 
 
@@ -50,7 +52,8 @@ class FaultLink:
     """Listens on loopback and forwards to one server."""
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.target = port
+        """The server's port; change it, and new connections go elsewhere."""
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -60,8 +63,13 @@ class FaultLink:
         self.refusing = False
         """New connections are closed at once."""
         self.seen: list[tuple[Direction, bytes]] | None = None
-        """Set it to a list to record the first 64 bytes of every message."""
+        """Set it to a list to record the beginning of every message."""
         self.port = 0
+
+    @property
+    def passing(self) -> bool:
+        """Whether it passes messages on now."""
+        return self._healed.is_set()
 
     async def start(self) -> None:
         """Listen on a free port."""
@@ -107,7 +115,7 @@ class FaultLink:
             writer.transport.abort()
             return
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return
@@ -152,25 +160,26 @@ class FaultLink:
 
     async def _pass(self, direction: Direction, frame: bytes, writer: asyncio.StreamWriter) -> bool:
         if self.seen is not None:
-            self.seen.append((direction, frame[:256]))
+            self.seen.append((direction, frame[:RECORDED]))
         await self._healed.wait()
         trap = next(
             (one for one in self._traps if one.direction is direction and not one.hit.is_set() and one.matches(frame)), None
         )
-        if trap is None or trap.when is When.AFTER:
+        if trap is None:
             writer.write(frame)
             await writer.drain()
-        if trap is None:
             return True
+        passed = {When.BEFORE: 0, When.MIDDLE: len(frame) // 2, When.AFTER: len(frame)}[trap.when]
+        writer.write(frame[:passed])
+        await writer.drain()
         self._healed.clear()
         trap.hit.set()
         if trap.cut:
             self._healed.set()
             return False
         await self._healed.wait()
-        if trap.when is When.BEFORE:
-            writer.write(frame)
-            await writer.drain()
+        writer.write(frame[passed:])
+        await writer.drain()
         return True
 
 
