@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from bench import Bench
-from tools import total
+from programs import total
 
 Fresh = Callable[[int], list[int]]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from bench import Bench
-from tools import metric, program, total
+from programs import metric, program, total
 
 SCRIPT = r"""
 \set source random(1, {keys}) + {first}

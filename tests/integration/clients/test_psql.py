@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from bench import Bench
-from tools import program, psql, total
+from programs import program, psql, total
 
 Fresh = Callable[[int], list[int]]
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 from psycopg import sql
 
 from bench import Bench
-from tools import total
+from programs import total
 
 Fresh = Callable[[int], list[int]]
 Client = psycopg.AsyncConnection[tuple[object, ...]]

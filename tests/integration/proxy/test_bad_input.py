@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from bench import PASSWORD, Bench
+from programs import http, metric, sessions, until
 from raw_client import SYNC, RawClient, bind, execute, frame, parse, query, startup, text
-from tools import http, metric, sessions, until
 
 
 @pytest_asyncio.fixture(loop_scope="session", autouse=True)

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from bench import PASSWORD, Bench, accounts_on
+from programs import sessions, total, until
 from raw_client import RawClient, query, send_cancel
 from shardoperator.standalone.demo.faults import commit_of
 from shardoperator.standalone.demo.link import Direction, When
-from tools import sessions, total, until
 
 Fresh = Callable[[int], list[int]]
 

@@ -10,10 +10,10 @@ import signal
 import pytest
 
 from bench import PASSWORD, Bench, accounts_on
+from programs import http, metric, sessions, total, until
 from raw_client import RawClient, query
 from shardoperator.standalone.demo.faults import commit_of
 from shardoperator.standalone.demo.link import Direction, When
-from tools import http, metric, sessions, total, until
 
 
 def _terminate(bench: Bench) -> None:

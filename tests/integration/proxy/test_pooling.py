@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from bench import PASSWORD, Bench, accounts_on
+from programs import metric, sessions, total, until
 from raw_client import RawClient, one, query
 from shardoperator.standalone.demo.faults import commit_of
 from shardoperator.standalone.demo.link import Direction, When, containing
-from tools import metric, sessions, total, until
 
 Fresh = Callable[[int], list[int]]
 BY_SHARD = "SELECT current_setting('statement_timeout') FROM accounts WHERE customer_id = {}"

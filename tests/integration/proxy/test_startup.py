@@ -7,8 +7,8 @@ import struct
 import pytest
 
 from bench import PASSWORD, Bench
+from programs import metric, psql, until
 from raw_client import RawClient, startup
-from tools import metric, psql, until
 
 SSL, GSS = struct.pack("!II", 8, 80877103), struct.pack("!II", 8, 80877104)
 WHO = {"user": "app", "database": "shop"}

@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 
 from bench import PASSWORD, Bench, accounts_on
+from programs import metric, sessions, total, until
 from raw_client import Answer, RawClient, query
 from shardoperator.standalone.demo.faults import commit_of
 from shardoperator.standalone.demo.link import Direction, When
-from tools import metric, sessions, total, until
 
 HERE, THERE = (shard[0] for shard in accounts_on(2))
 MORE = [accounts_on(2, 4)[shard][1:] for shard in range(2)]
