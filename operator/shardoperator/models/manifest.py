@@ -87,11 +87,19 @@ def parse_manifest(text: str, name: str = "manifest", secrets: Path | None = Non
     for document in documents:
         if isinstance(document, dict) and document.get("kind") == "Secret":
             found.update(_secret(document, name))
+    return Manifest(_cluster(_expand(clusters[0], name), _numbered(clusters[0]), name), Secrets(found, secrets))
+
+
+def _cluster(expanded: Any, numbered: Any, name: str) -> ShardedCluster:
+    """Where a text does not fit, a variable that holds a number may have been meant as one: `port: ${PORT}`."""
     try:
-        cluster = ShardedCluster.model_validate(_expand(clusters[0], name))
+        return ShardedCluster.model_validate(expanded)
     except ValidationError as error:
-        raise ManifestError("\n".join(f"{name}: {line}" for line in validation_lines(error))) from None
-    return Manifest(cluster, Secrets(found, secrets))
+        lines = "\n".join(f"{name}: {line}" for line in validation_lines(error))
+    try:
+        return ShardedCluster.model_validate(numbered)
+    except ValidationError:
+        raise ManifestError(lines) from None
 
 
 def validation_lines(error: ValidationError) -> Iterator[str]:
@@ -151,6 +159,17 @@ def _expand(value: Any, name: str) -> Any:
     if isinstance(value, list):
         return [_expand(inner, name) for inner in value]
     return value
+
+
+def _numbered(value: Any) -> Any:
+    """The same, and what is nothing but a variable that holds a whole number is that number."""
+    if isinstance(value, dict):
+        return {key: _numbered(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbered(inner) for inner in value]
+    match = _VARIABLE.fullmatch(value) if isinstance(value, str) else None
+    text = _environment(match[1], "") if match is not None else ""
+    return int(text) if text.isascii() and text.isdigit() else _expand(value, "")
 
 
 def _environment(variable: str, name: str) -> str:

@@ -63,14 +63,14 @@ def test_exactly_one_cluster(text: str, found: int) -> None:
 
 MISTAKES: list[tuple[str, str, str]] = [
     ("database: shop\n  shards:", "shards:", "spec.database: Field required"),
-    ("name: shop-1, host", "name: Shop_1, host", "spec.shards[1].name: String should match pattern"),
+    ("name: shop-1, host", "name: Shop_1, host", "spec.shards[1].name: only a-z, 0-9 and - are allowed"),
     ("name: shop-1, host", "name: Shop_1, host", "(found 'Shop_1')"),
     ("host: pg-1.example", "host: pg-1.example, port: 70000", "port: Input should be less than or equal to 65535 (found 70000)"),
-    ("host: pg-1.example", "host: pg-1.example, number: 0", "shards[].number must be unique, 0 stands there twice"),
-    ("name: shop-1, host", "name: shop-0, host", "shards[].name must be unique, 'shop-0' stands there twice"),
-    ("host: pg-1.example", "host: pg-0.example", "shards[]: host, port and database must be unique"),
+    ("host: pg-1.example", "host: pg-1.example, number: 0", "each number once: the position decides which rows a shard holds; shop-1 has 0"),
+    ("name: shop-1, host", "name: shop-0, host", "shard names must be unique; twice: shop-0"),
+    ("host: pg-1.example", "host: pg-0.example", "spec.shards: host, port and database must be unique; twice: pg-0.example"),
     ("name: app, passwordSecretRef", "naem: app, passwordSecretRef", "spec.users[0].naem: Extra inputs are not permitted"),
-    ("  users:", "  recovery: {alertAfter: soon}\n  users:", "alertAfter: a duration is written like 5s, 10m or 1h30m (found 'soon')"),
+    ("  users:", "  recovery: {alertAfter: soon}\n  users:", "alertAfter: a duration is written like 5s, 2.5s, 10m or 1h30m (found 'soon')"),
     ("  users:", "  recovery: {mode: Guess}\n  users:", "spec.recovery.mode: Input should be 'Observe' or 'Resolve' (found 'Guess')"),
     ("pgshepherd.io/v1alpha1", "pgshepherd.io/v2", "apiVersion: Input should be 'pgshepherd.io/v1alpha1' (found 'pgshepherd.io/v2')"),
     ("metadata: {name: shop}", "metadata: {}", "metadata.name: Field required"),
@@ -174,7 +174,7 @@ def test_a_folder_of_secrets(tmp_path: Path) -> None:
     assert loaded.secrets.login(LOGIN) == ("r", HIDDEN)
     assert loaded.secrets.password(PASSWORD) == "ö"
     assert loaded.secrets.value("app", "token") is None
-    assert loaded.secrets.login(LoginRef(name="recovery", username_key="user")) is None
+    assert loaded.secrets.login(LoginRef.model_validate({"name": "recovery", "usernameKey": "user"})) is None
 
 
 def test_the_files_own_secrets_come_before_the_folder(tmp_path: Path) -> None:

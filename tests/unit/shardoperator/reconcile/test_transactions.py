@@ -10,7 +10,7 @@ from shardoperator.models.spec import Recovery
 from shardoperator.reconcile.transactions import LISTED, transactions_resolved
 from shardproxy.twophase.evidence import TransactionClass as C
 
-RESOLVE, OBSERVE = Recovery(alert_after="10m"), Recovery(alert_after="10m", mode="Observe")
+RESOLVE, OBSERVE = (Recovery.model_validate({"alertAfter": "10m", "mode": mode}) for mode in ("Resolve", "Observe"))
 OLD, YOUNG = 600.0, 599.0
 DOWN = {"failed": ((1, "it does not answer"),)}
 

@@ -25,10 +25,10 @@ FULL: Mapping[str, Any] = {
             "host": "a.example",
             "port": 5433,
             "database": "shop_a",
-            "number": 7,
+            "number": 3,
             "credentialsSecretRef": {"name": "r"},
         },
-        {"name": "b", "host": "b.example", "database": "shop_b", "number": 3, "credentialsSecretRef": {"name": "r"}},
+        {"name": "b", "host": "b.example", "database": "shop_b", "number": 7, "credentialsSecretRef": {"name": "r"}},
     ],
     "shardedTables": [
         {"column": "customer_id"},
@@ -84,7 +84,7 @@ def test_what_the_spec_says_is_what_the_proxy_reads(tmp_path: Path) -> None:
     ours = config.pgshepherd
     assert ours is not None
     assert (ours.cluster.id, ours.two_phase_commit.slots_per_shard) == (CLUSTER_ID, 9)
-    assert [(one.number, one.name, one.system_identifier) for one in ours.shards] == [(7, "a", 11), (3, "b", 12)]
+    assert [(one.number, one.name, one.system_identifier) for one in ours.shards] == [(3, "a", 11), (7, "b", 12)]
     assert ours.shards[0].coordinator_password.get_secret_value() == SECRET
 
 
