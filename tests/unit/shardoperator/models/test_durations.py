@@ -16,5 +16,5 @@ def test_seconds(text: str, expected: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "5", "s", "1.5m", "5 s", "-5s", "3s2m", "1d", "5S", "1h30", "5s\n", ".5s", "1e3s"])
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="a duration is written like 5s, 2.5s, 10m or 1h30m"):
+    with pytest.raises(ValueError, match="a duration is written like 5s"):
         seconds(text)
