@@ -188,6 +188,7 @@ async def _loop(given: list[ShardTarget], grace: float, pause: float, *, resolve
         report = await controller.run_pass()
         unseen = [*_not_looked_at(found), *_failed(report)]
         findings = _print_pass(report, unseen, resolve=resolve)
+        await controller.clean()
         if not pause:
             return findings
         await asyncio.sleep(pause)

@@ -60,6 +60,7 @@ class ClusterController:
         self._manifest: Manifest | None = None
         """The last one that was valid."""
         self._recovery: RecoveryController | None = None
+        self._cleaning: asyncio.Task[None] | None = None
         self._rendered: RenderedConfig | None = None
         self._visited = asyncio.get_running_loop().time()
 
@@ -69,6 +70,14 @@ class ClusterController:
 
     async def run(self) -> None:
         """Until cancelled, or until a deleted cluster is let go."""
+        try:
+            await self._run()
+        finally:
+            if self._cleaning is not None:
+                self._cleaning.cancel()
+                await asyncio.gather(self._cleaning, return_exceptions=True)
+
+    async def _run(self) -> None:
         while True:
             pause = self.interval
             try:
@@ -194,8 +203,20 @@ class ClusterController:
         self._recovery.targets = known.reachable
         self._recovery.members |= members
         self._recovery.grace = seconds(spec.grace_period)
+        self._recovery.retention = seconds(inputs.cluster.spec.two_phase_commit.record_retention)
         self._recovery.resolve = spec.mode == "Resolve" and not inputs.paused
-        return await self._recovery.run_pass()
+        report = await self._recovery.run_pass()
+        self._clean(self._recovery)
+        return report
+
+    def _clean(self, recovery: RecoveryController) -> None:
+        """Beside the visits: a shard that hangs in it delays none of them."""
+        if self._cleaning is not None and not self._cleaning.done():
+            return
+        if self._cleaning is not None and not self._cleaning.cancelled() and (error := self._cleaning.exception()) is not None:
+            log.error("clean-up failed", exc_info=error)
+            self._count_failure()
+        self._cleaning = asyncio.create_task(recovery.clean(), name="clean-up")
 
     def _render(self, known: Targets, inputs: Inputs) -> None:
         """Only from a whole and valid view; else what was rendered last stays."""

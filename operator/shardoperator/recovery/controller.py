@@ -15,6 +15,7 @@ import shardoperator.recovery.classify as classify
 from shardoperator.errors import ShardError
 from shardoperator.models.observation import PreparedTransaction, RecoveryReport
 from shardoperator.recovery.classify import Group
+from shardoperator.recovery.cleanup import Cleanup
 from shardoperator.recovery.metrics import ClusterMetrics, RecoveryMetrics
 from shardoperator.shards.connect import ShardTarget
 from shardoperator.shards.link import ShardLink, resolve_on
@@ -56,8 +57,20 @@ class RecoveryController:
     resolve: bool = True
     """False: look, and say what would be done."""
     metrics: ClusterMetrics = field(default_factory=lambda: ClusterMetrics(RecoveryMetrics()))
+    retention: float = 600.0
+    """Seconds for which records stay at least, after their epoch."""
     _timelines: dict[int, int] = field(default_factory=dict)
     _backoff: dict[tuple[object, ...], _Backoff] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Clean-up shares what is known of timelines: an old primary is one for both."""
+        self.cleanup = Cleanup(self.cluster, self._timelines)
+
+    async def clean(self) -> None:
+        """A round of clean-up if one is due; never raises for a shard, and may take as long as the slowest shard."""
+        self.cleanup.retention = self.retention
+        if self.resolve:
+            await self.cleanup.run_if_due(self.targets, self.members)
 
     async def run_pass(self) -> RecoveryReport:
         """Never raises for a shard or a transaction; the report says what failed."""
@@ -82,7 +95,7 @@ class RecoveryController:
             failed=tuple(failed),
             actions=tuple(action for _, verdict in results for action in verdict.acted),
             failures=tuple(failure for _, verdict in results for failure in verdict.failures),
-            losses=tuple(verdict.loss for _, verdict in results if verdict.loss and verdict.acted),
+            losses=(*self.cleanup.losses, *(verdict.loss for _, verdict in results if verdict.loss and verdict.acted)),
             scanned=frozenset(links) - {number for number, _ in failed},
         )
         self.metrics.record(report, self.targets)

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import asyncpg
 
 from shardoperator.errors import ShardError
+from shardoperator.shards import cleaning
 from shardoperator.shards.connect import ShardTarget, close, connect, execute, fetch
 from shardoperator.shards.scan import Sighting, blocked, scan
+from shardproxy.twophase import cleanup_messages as c
 from shardproxy.twophase import messages as m
 from shardproxy.twophase import records
 from shardproxy.twophase.gid import Gid, parse
@@ -110,7 +112,31 @@ class ShardLink:
         async with self._lock:
             return await _explained(blocked(self._open_connection(), sighting.xid))
 
-    # --- the engine's commands
+    # --- the clean-up engine's commands
+
+    async def clean(self, command: c.Command, retention: float) -> c.Reply:
+        """Exactly one reply; after a failure the connection is gone, and so is the pass."""
+        shard = command.shard
+        if isinstance(command, m.Connect):
+            try:
+                await self.open()
+            except ShardError as error:
+                return m.Unreachable(shard, str(error))
+            return m.Connected(shard, self.timeline)
+        async with self._lock:
+            try:
+                return await cleaning.run(self._open_connection(), command, retention)
+            except (ShardError, asyncpg.PostgresError) as error:
+                self._fail(str(error))
+                return m.Lost(shard, str(error))
+
+    async def losses(self) -> list[str]:
+        """What is written down there as lost, and not acknowledged; raises ShardError."""
+        await self.open()
+        async with self._lock:
+            return await _explained(cleaning.losses(self._open_connection()))
+
+    # --- the recovery engine's commands
 
     async def run(self, command: m.RecoveryCommand, txn: str) -> m.Reply:
         """Exactly one reply to one command."""

@@ -171,6 +171,10 @@ class Cluster:
             pool.release(connection)
         return self._epochs[number]
 
+    def forget_epoch(self, number: int) -> None:
+        """It was superseded: the next transaction asks anew."""
+        self._epochs.pop(number, None)
+
     async def refresh_epochs(self, timeout: float) -> None:
         """Read every shard's epoch; a shard that can't be asked keeps its old one."""
         for shard in self.shards:

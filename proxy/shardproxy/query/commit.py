@@ -25,6 +25,9 @@ from shardproxy.twophase.coordinator import Coordinator, Phase
 
 log = logging.getLogger("pgshepherd.proxy.commit")
 
+SUPERSEDED = "23502"
+"""On our own record: the decision shard's epoch has risen twice since it was read."""
+
 
 @dataclass(frozen=True)
 class CommitTimeouts:
@@ -191,6 +194,8 @@ class Commit:
 
     def _judge_prepare(self, shard: int, result: QueryResult) -> m.Reply:
         if result.error is not None:
+            if result.error.sqlstate == SUPERSEDED:
+                self.cluster.forget_epoch(shard)
             self._blame(_translated(result.error))
             return m.Refused(shard, open=result.status != "I")
         recorded = result.tags.index("INSERT 0 1") + 1 if "INSERT 0 1" in result.tags else len(result.tags)
