@@ -73,6 +73,14 @@ async def test_before_the_login(market: Bench, data: bytes) -> None:
     assert "Z" not in "".join(message.kind for message in await client.ended())
 
 
+@pytest.mark.parametrize("length", [0, 7, 10001, 1 << 24, 0x7FFFFFFF, 0xFFFFFFFF])
+async def test_impossible_lengths_are_not_waited_for(market: Bench, length: int) -> None:
+    for head in (b"", startup({"user": "app", "database": "shop"}) + b"p"):
+        client = await RawClient.connect(market.listen.port)
+        client.send(head + struct.pack("!I", length + (1 << 16 if head and length == 10001 else 0)) + bytes(16))
+        assert all(message.kind == "R" for message in await client.ended())
+
+
 @pytest.mark.parametrize(
     "data",
     [
