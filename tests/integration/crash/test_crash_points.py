@@ -104,7 +104,7 @@ async def test_a_transaction_over_three_shards(three: Arena, point: Point, when:
 @pytest.mark.parametrize("when", ENDS)
 @pytest.mark.parametrize(
     "point",
-    [*points.UNDECIDED[8:12:2], *points.UNDECIDED[12:], points.DECIDE, points.DECIDED, points.FINISH, points.FINISHED],
+    [*points.UNDECIDED[4:9:2], points.DECIDE, points.DECIDED, points.FINISH, points.FINISHED],
     ids=str,
 )
 async def test_one_statement_over_all_shards(two: Arena, point: Point, when: When) -> None:
