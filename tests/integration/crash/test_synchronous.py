@@ -50,7 +50,7 @@ async def _standby(arena: Arena, name: str) -> None:
     await own.psql(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
     await own.psql("SELECT pg_reload_conf()")
     async with asyncio.timeout(20):
-        while await own.psql("SHOW synchronous_standby_names") != name:  # noqa: ASYNC110 - another process
+        while await own.psql("SHOW synchronous_standby_names") != name:
             await asyncio.sleep(0.02)
 
 
@@ -58,14 +58,14 @@ async def _cancel_the_wait(arena: Arena, statement: str) -> None:
     """As an impatient administrator does."""
     sql = f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%{statement}%'"
     async with asyncio.timeout(20):
-        while not await arena.bench.servers[0].psql(sql):  # noqa: ASYNC110 - another process
+        while not await arena.bench.servers[0].psql(sql):
             await asyncio.sleep(0.02)
 
 
 async def _resolved(arena: Arena, attempt: Attempt, client: asyncpg.Connection) -> frozenset[int]:
     """By the proxy itself."""
     async with asyncio.timeout(30):
-        while any(await arena.parts()):  # noqa: ASYNC110 - another process's work
+        while any(await arena.parts()):
             await asyncio.sleep(0.02)
     found = await arena.found(attempt)
     assert violations(attempt.told, BOTH, found) == []
