@@ -56,10 +56,10 @@ def on_each(name: str, direction: Direction, matches: Matches, shards: int = 2) 
 
 
 UNDECIDED = [
-    *on_each("begin", TO_SERVER, containing("BEGIN")),
-    *on_each("begun", TO_CLIENT, tag("BEGIN")),
-    *on_each("statement", TO_SERVER, containing("UPDATE accounts")),
-    *on_each("stated", TO_CLIENT, tag("UPDATE 1")),
+    Point("begin", TO_SERVER, containing("BEGIN"), shard=0),
+    Point("begun", TO_CLIENT, tag("BEGIN"), shard=0),
+    Point("statement", TO_SERVER, containing("UPDATE accounts"), shard=0),
+    Point("stated", TO_CLIENT, tag("UPDATE 1"), shard=0),
     *on_each("prepare", TO_SERVER, containing("PREPARE TRANSACTION", "Q")),
     *on_each("recorded", TO_CLIENT, tag("INSERT 0 1")),
     *on_each("prepared", TO_CLIENT, tag("PREPARE TRANSACTION")),

@@ -230,6 +230,15 @@ def _collect(result: QueryResult, frame: bytes) -> None:
             result.warnings.append((fields.get("C", ""), len(result.tags)))
 
 
+NOTICE_OUR_DEATH: Mapping[str, str] = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+"""Startup parameters by which a server soon ends the open transactions of a proxy whose host is gone."""
+
+
 async def open_connection(
     address: ShardAddress, credentials: Credentials, settings: Mapping[str, str], timeout: float
 ) -> ServerConnection:
@@ -245,7 +254,7 @@ async def open_connection(
             user=credentials.user,
             password=credentials.password,
             database=address.database,
-            parameters=dict(settings),
+            parameters={**NOTICE_OUR_DEATH, **settings},
             timeout=timeout,
         )
         key = (greeting.pid, greeting.secret)

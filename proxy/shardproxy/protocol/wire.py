@@ -232,8 +232,16 @@ class Wire(asyncio.Protocol):
             raise LinkLost(f"still open after {timeout:g} s") from None
 
 
+_NOTICE_A_DEAD_SERVER = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25000}
+"""Options, where the system has them, that end a wait without a limit of its own when the server's host is gone."""
+
+
 async def connect(host: str, port: int, timeout: float) -> Wire:
     """Open a TCP connection; raises OSError or TimeoutError."""
     async with asyncio.timeout(timeout):
-        _, wire = await asyncio.get_running_loop().create_connection(Wire, host, port)
+        transport, wire = await asyncio.get_running_loop().create_connection(Wire, host, port)
+    sock = transport.get_extra_info("socket")
+    for name, value in _NOTICE_A_DEAD_SERVER.items():
+        if sock is not None and hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return wire
