@@ -22,7 +22,7 @@ from shardoperator.standalone.demo.link import FaultLink
 from shardoperator.standalone.postgres.server import PostgresServer, free_port
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0
+PATIENCE = 90.0
 """Seconds until something that must happen has happened."""
 
 
