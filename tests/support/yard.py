@@ -72,6 +72,13 @@ class Yard:
                 await server.psql("ALTER SYSTEM SET max_prepared_transactions = 50")
                 await server.restart()
 
+    async def disable(self) -> None:
+        """As they come."""
+        for server in self.servers:
+            if await server.psql("SHOW max_prepared_transactions") != "0":
+                await server.psql("ALTER SYSTEM RESET max_prepared_transactions")
+                await server.restart()
+
     async def site(self, directory: Path) -> Site:
         """Fresh databases."""
         database = f"site{next(_numbers)}"
