@@ -34,12 +34,12 @@ class Site:
         """Of the proxy."""
         return f"postgresql://app:{PASSWORD}@127.0.0.1:{self.port}/shop"
 
-    def manifest(self, *, ports: Sequence[int] = (), installs: bool = True, **spec: Any) -> Path:
+    def manifest(self, *, ports: Sequence[int] = (), installs: bool = True, name: str = "shop.yaml", **spec: Any) -> Path:
         """`ports`: of links in front of the servers."""
         places = [Place(port, self.database) for port in ports or [server.port for server in self.servers]]
         logins = {"installer": (self.servers[0].superuser, self.servers[0].password)}
         body = {"proxy": {"replicas": 1, "port": self.port, "slotsPerShard": 5}, **spec}
-        return write_manifest(self.directory / "shop.yaml", places, logins=logins, shard=INSTALLER if installs else {}, **body)
+        return write_manifest(self.directory / name, places, logins=logins, shard=INSTALLER if installs else {}, **body)
 
     async def rows(self, columns: str = "cluster, number") -> list[str]:
         """Of pgshepherd.shard, on each server."""
@@ -70,6 +70,13 @@ class Yard:
         for server in self.servers:
             if await server.psql("SHOW max_prepared_transactions") == "0":
                 await server.psql("ALTER SYSTEM SET max_prepared_transactions = 50")
+                await server.restart()
+
+    async def disable(self) -> None:
+        """As they come."""
+        for server in self.servers:
+            if await server.psql("SHOW max_prepared_transactions") != "0":
+                await server.psql("ALTER SYSTEM RESET max_prepared_transactions")
                 await server.restart()
 
     async def site(self, directory: Path) -> Site:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Annotated
 
 import typer
 
 from shardoperator.cli import kubernetes, offline, recovery, running, shards, status
+from shardoperator.cli.output import ExitCode, complain
+from shardoperator.errors import ShardoperatorError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,7 +44,11 @@ def options(
 
 def main() -> None:
     """The console script."""
-    app()
+    try:
+        app()
+    except ShardoperatorError as error:
+        complain(str(error))
+        sys.exit(ExitCode.FINDING)
 
 
 if __name__ == "__main__":

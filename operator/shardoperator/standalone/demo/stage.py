@@ -84,7 +84,11 @@ class Stage:
         """As a DBA would hand them over: a database, two roles, and PostgreSQL's own default of max_prepared_transactions = 0."""
         binaries = await asyncio.to_thread(install_embedded, self.directory)
         self.servers = [PostgresServer(self.directory / f"pg-{number}", binaries) for number in range(self._shards)]
-        await asyncio.gather(*(self._prepare(server) for server in self.servers))
+        # With return_exceptions a cancelled gather waits for all, so that none is still at work in a folder that is removed.
+        prepared = await asyncio.gather(*(self._prepare(server) for server in self.servers), return_exceptions=True)
+        for error in prepared:
+            if error is not None:
+                raise error
         for server in self.servers:
             link = FaultLink(server.port)
             await link.start()
@@ -117,16 +121,13 @@ class Stage:
         self._loop = asyncio.create_task(self.controller.run(), name="controller")
 
     async def close(self) -> None:
-        """The end of everything; runs to its end even when it is interrupted again."""
-        await asyncio.shield(asyncio.ensure_future(self._close()))
-
-    async def _close(self) -> None:
+        """The end of everything."""
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
+        ends = [link.close() for link in self.links] + [server.stop("immediate") for server in self.servers]
         if self._platform is not None:
-            await self._platform.kill()
-        for link in self.links:
-            await link.close()
-        await asyncio.gather(*(server.stop("immediate") for server in self.servers), return_exceptions=True)
-        await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+            ends.append(self._platform.kill())
+        await asyncio.gather(*ends, return_exceptions=True)
+        await asyncio.get_running_loop().shutdown_default_executor()  # threads that copy or write there
+        shutil.rmtree(self.directory)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 import secrets
+import signal
 
 from rich.console import Console
 
@@ -164,7 +165,10 @@ class Story:
             self.claim("TransactionsResolved turned False: somebody is alerted", held=alerted)
             resolved = await self.until("waiting for recovery (gracePeriod 4 s)", "TransactionsResolved", "True")
             await self._show_recovery()
+            await asyncio.gather(*blocked, return_exceptions=True)
         finally:
+            for session in blocked:
+                session.cancel()
             await asyncio.gather(*blocked, return_exceptions=True)
         found = await self._token_shards(one.token)
         self.claim("recovery resolved it, without the coordinator and without a person", held=resolved)
@@ -235,23 +239,38 @@ class Story:
 async def run_demo(*, keep: bool) -> int:
     """The exit code."""
     console = Console(highlight=False)
+    interrupted = _cancelled_by_signals()
     stage = Stage()
+    failures: int | None = None
     try:
-        story = Story(stage, console)
-        failures = await story.tell()
+        failures = await Story(stage, console).tell()
         console.print()
-        if failures:
-            console.print(f"[bold red]{failures} claims did not hold")
-        else:
-            console.print("[bold green]every claim held")
+        console.print(f"[bold red]{failures} claims did not hold" if failures else "[bold green]every claim held")
         if keep:
             await _keep(stage, console)
-        return 1 if failures else 0
     except asyncio.CancelledError:
         console.print("\ninterrupted: cleaning up")
-        return 130
     finally:
         await stage.close()
+    if failures is None:
+        return 128 + interrupted[0]
+    return 1 if failures else 0
+
+
+def _cancelled_by_signals() -> list[int]:
+    """Ctrl-C, SIGTERM and a closed terminal cancel this task, the first of them only; which came is told by the list."""
+    task = asyncio.current_task()
+    assert task is not None
+    came: list[int] = []
+
+    def interrupt(number: int) -> None:
+        came.append(number)
+        if len(came) == 1:
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
+    return came
 
 
 async def _keep(stage: Stage, console: Console) -> None:

@@ -172,13 +172,17 @@ class PostgresServer:
     async def _run(self, program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
         process = await asyncio.create_subprocess_exec(
             self.binaries.program(program), *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE, env=dict(environment or _environment()), cwd="/", preexec_fn=die_with_parent, **_account(),
+            stderr=asyncio.subprocess.PIPE, env=dict(environment or _environment()), cwd="/", preexec_fn=die_with_parent,
+            start_new_session=True, **_account(),
         )  # fmt: skip
         try:
             out, err = await asyncio.wait_for(process.communicate(), START_TIMEOUT)
         except TimeoutError:
-            process.kill()
             raise StandaloneError(f"{program} did not end within {START_TIMEOUT:g} s") from None
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)  # initdb has children of its own
+                await process.wait()
         if process.returncode != 0:
             raise StandaloneError(f"{program} failed: {err.decode(errors='replace').strip()}")
         return out.decode().strip()
