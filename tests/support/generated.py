@@ -106,30 +106,46 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _damage(draw: st.DrawFn, node: Any, key: Any) -> None:
-    """Change, remove, rename or double one value."""
+    """Change, remove, rename, copy or double one value."""
     value = node.get(key, "") if isinstance(node, dict) else node[key]
-    how = draw(st.sampled_from(["edit", "edit", "edit", "wrong", "remove", "unknown", "rename", "double", "double", "null"]))
+    how = draw(
+        st.sampled_from(["edit", "edit", "edit", "cast", "wrong", "remove", "unknown", "rename", "double", "copy", "null"])
+    )
     if how == "edit":
         node[key] = _edited(draw, value)
+    elif how == "cast":
+        node[key] = _cast(draw, value)
     elif how == "wrong":
         node[key] = copy.deepcopy(draw(st.sampled_from(_WRONG)))
     elif how == "null":
         node[key] = None
     elif how == "remove":
         node.pop(key, REMOVED) if isinstance(node, dict) else node.pop(key)
-    elif how == "double" and isinstance(node, list):
-        node.insert(draw(st.integers(0, len(node))), copy.deepcopy(value))
     elif how == "rename" and isinstance(node, dict):
         node["".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)] = node.pop(key, "")
-    elif isinstance(value, dict):
+    elif how == "double" and isinstance(node, list):
+        node.insert(draw(st.integers(0, len(node))), copy.deepcopy(value))
+    elif how == "copy" and isinstance(node, list) and isinstance(value, dict) and isinstance(node[0], dict) and value:
+        field = draw(st.sampled_from(sorted(value)))
+        node[0][field] = copy.deepcopy(value[field])
+    elif how == "unknown" and isinstance(value, dict):
         value[draw(st.sampled_from(["unknown", "Name", "port", "number", "key"]))] = draw(st.sampled_from([None, 1, "a", {}]))
+
+
+def _cast(draw: st.DrawFn, value: Any) -> Any:
+    """What a model that coerces would take for the same value."""
+    if isinstance(value, bool):
+        return draw(st.sampled_from([int(value), str(value).lower(), "yes"]))
+    if isinstance(value, int | float):
+        return draw(st.sampled_from([str(value), float(value), bool(value)]))
+    return [value] if isinstance(value, str) else value
 
 
 def _edited(draw: st.DrawFn, value: Any) -> Any:
     if isinstance(value, bool) or value is None:
-        return draw(st.sampled_from([True, False, 0, 1, "true"]))
+        return not value
     if isinstance(value, int | float):
-        return draw(st.sampled_from([value - 1, value + 1, float(value), -value, value + 0.5, str(value), *_BOUNDS]))
+        return draw(st.sampled_from([value - 1, value + 1, -value, value + 0.5, *_BOUNDS]))
     if isinstance(value, str):
         return _edited_text(draw, value)
     if isinstance(value, list):

@@ -65,7 +65,7 @@ async def test_the_same_objects(server: Server, given: Manifest) -> None:
         assert await server.filled(given) == cluster.spec.model_dump(by_alias=True, exclude_none=True)
 
 
-@_SETTINGS
+@settings(_SETTINGS, max_examples=EXAMPLES // 2)
 @given(successors())
 async def test_the_same_changes(server: Server, pair: tuple[Manifest, Manifest]) -> None:
     (old, _), (new, complaint) = (_modelled(one) for one in pair)
