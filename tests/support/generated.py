@@ -6,14 +6,13 @@ Not generated: lone surrogates, NaN and infinity (no JSON), and metadata beyond 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
 
-from cases import REMOVED, Manifest, manifest, shard
+from cases import Manifest, manifest, shard
+from damage import damage
 
-_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=70)
 _LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
 _IDENTIFIER = st.one_of(
     st.sampled_from(["shop", "a", "A b", "Größe", "\U0001f418" * 15, "x" * 63, '"']),
@@ -55,11 +54,6 @@ _OPTIONS = {
     ),
 }  # fmt: skip
 
-_WRONG = [None, True, False, 0, -1, 1, 1.5, 2.0, 2**31, 2**63, 10**30, "", "a", "1", "5s", "é", [], [None], {}, {"name": "a"}]
-_BOUNDS = [0, 1, 100, 101, 10000, 10001, 65535, 65536, 2**31 - 1, 2**31]
-_LENGTHS = [16, 32, 33, 57, 58, 63, 64, 253, 254]
-_MARKS = ["\n", "\x00", "\x7f", "\x85", "\xa0", "\u2028", " ", ".", "..", "-", "/", "%", "A", "\u0660", "\u212a", "\ufffd", "0s"]
-
 
 @st.composite
 def shards(draw: st.DrawFn, names: st.SearchStrategy[str] = _LABEL) -> list[dict[str, Any]]:
@@ -91,70 +85,8 @@ def damaged(draw: st.DrawFn) -> Manifest:
     """Once or twice."""
     made = copy.deepcopy(draw(clusters()))
     for _ in range(draw(st.sampled_from([1, 1, 2]))):
-        places = list(_places(made["spec"])) if isinstance(made.get("spec"), dict) else []
-        node, key = draw(st.sampled_from([*places, (made, "spec"), (made["metadata"], "name")]))
-        _damage(draw, node, key)
+        damage(draw, made)
     return made
-
-
-def _places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Every value, as its container and key."""
-    items = list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
-    for key, value in items:
-        yield node, key
-        yield from _places(value)
-
-
-def _damage(draw: st.DrawFn, node: Any, key: Any) -> None:
-    """Change, remove, rename or double one value."""
-    value = node.get(key, "") if isinstance(node, dict) else node[key]
-    how = draw(st.sampled_from(["edit", "edit", "edit", "wrong", "remove", "unknown", "rename", "double", "double", "null"]))
-    if how == "edit":
-        node[key] = _edited(draw, value)
-    elif how == "wrong":
-        node[key] = copy.deepcopy(draw(st.sampled_from(_WRONG)))
-    elif how == "null":
-        node[key] = None
-    elif how == "remove":
-        node.pop(key, REMOVED) if isinstance(node, dict) else node.pop(key)
-    elif how == "double" and isinstance(node, list):
-        node.insert(draw(st.integers(0, len(node))), copy.deepcopy(value))
-    elif how == "rename" and isinstance(node, dict):
-        node["".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)] = node.pop(key, "")
-    elif isinstance(value, dict):
-        value[draw(st.sampled_from(["unknown", "Name", "port", "number", "key"]))] = draw(st.sampled_from([None, 1, "a", {}]))
-
-
-def _edited(draw: st.DrawFn, value: Any) -> Any:
-    if isinstance(value, bool) or value is None:
-        return draw(st.sampled_from([True, False, 0, 1, "true"]))
-    if isinstance(value, int | float):
-        return draw(st.sampled_from([value - 1, value + 1, float(value), -value, value + 0.5, str(value), *_BOUNDS]))
-    if isinstance(value, str):
-        return _edited_text(draw, value)
-    if isinstance(value, list):
-        return draw(st.sampled_from([value[::-1], value[1:], value[:-1], value + value, []]))
-    return dict(reversed(value.items()))
-
-
-def _edited_text(draw: st.DrawFn, text: str) -> str:
-    mark = draw(st.sampled_from(_MARKS))
-    length = draw(st.sampled_from(_LENGTHS))
-    at = draw(st.integers(0, len(text)))
-    return draw(
-        st.sampled_from(
-            [
-                text + mark,
-                mark + text,
-                text[:at] + mark + text[at:],
-                (text or "a") * length,
-                (text or "a")[:1] * length,
-                f"{text}1",
-                text[:-1],
-            ]
-        )
-        | _TEXT
-    )
 
 
 @st.composite

@@ -55,6 +55,7 @@ async def test_changes(server: Server, case: Change) -> None:
     assert case.says in (said or "")
 
 
+@pytest.mark.timeout(600)  # a failure is made small before it is shown
 @_SETTINGS
 @given(st.one_of(clusters(), damaged()))
 async def test_the_same_objects(server: Server, given: Manifest) -> None:
@@ -65,7 +66,8 @@ async def test_the_same_objects(server: Server, given: Manifest) -> None:
         assert await server.filled(given) == cluster.spec.model_dump(by_alias=True, exclude_none=True)
 
 
-@_SETTINGS
+@pytest.mark.timeout(600)
+@settings(_SETTINGS, max_examples=EXAMPLES // 2)
 @given(successors())
 async def test_the_same_changes(server: Server, pair: tuple[Manifest, Manifest]) -> None:
     (old, _), (new, complaint) = (_modelled(one) for one in pair)
