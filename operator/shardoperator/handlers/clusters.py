@@ -41,6 +41,7 @@ class Clusters:
     leading: bool = False
     """Whether this process holds the lease and works."""
     _controllers: dict[Key, ClusterController] = field(default_factory=dict)
+    _platforms: dict[Key, KubernetesPlatform] = field(default_factory=dict)
     _tasks: dict[Key, asyncio.Task[None]] = field(default_factory=dict)
     _secrets: dict[Key, frozenset[str]] = field(default_factory=dict)
     """Names of the Secrets that each cluster's spec names."""
@@ -52,7 +53,7 @@ class Clusters:
         if key in self._tasks:
             self.wake(namespace, name)
             return
-        platform = KubernetesPlatform(self.api, namespace, name, self.settings.image)
+        platform = self._platforms[key] = KubernetesPlatform(self.api, namespace, name, self.settings.image)
         memory = remembered(body.get("status") or {})
         controller = ClusterController(platform, interval=self.settings.interval, memory=memory, metrics=self.metrics)
         self._controllers[key] = controller
@@ -60,7 +61,7 @@ class Clusters:
         task.add_done_callback(lambda _: self._ended(key))
 
     def _ended(self, key: Key) -> None:
-        for known in (self._tasks, self._controllers, self._secrets):
+        for known in (self._tasks, self._controllers, self._platforms, self._secrets):
             known.pop(key, None)
 
     def gone(self, namespace: str, name: str) -> None:
@@ -91,11 +92,17 @@ class Clusters:
         """Every cluster that names this Secret."""
         for (place, name), names in self._secrets.items():
             if place == namespace and secret in names:
-                self.wake(place, name)
+                self._touched(place, name, secrets=True)
 
-    def wake_by_labels(self, namespace: str, labels: dict[str, str]) -> None:
+    def wake_by_labels(self, namespace: str, labels: Mapping[str, str]) -> None:
         """The cluster that a child belongs to."""
-        self.wake(namespace, labels.get(CLUSTER_LABEL, ""))
+        self._touched(namespace, labels.get(CLUSTER_LABEL, ""), secrets=False)
+
+    def _touched(self, namespace: str, name: str, *, secrets: bool) -> None:
+        platform = self._platforms.get((namespace, name))
+        if platform is not None:
+            platform.touched(secrets=secrets)
+            self.wake(namespace, name)
 
 
 def _named_secrets(value: object) -> set[str]:

@@ -6,19 +6,20 @@ Invariant: a status that says nothing new is not written; children are only ever
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from shardoperator.controller.platform import Desired
-from shardoperator.errors import KubernetesError, ManifestError
+from shardoperator.errors import KubernetesError
 from shardoperator.kube.api import KubeApi, Resource, collection
 from shardoperator.kube.clusters import cluster_path, read_cluster, read_secrets
 from shardoperator.kube.events import post_event
-from shardoperator.models.manifest import Manifest, validation_lines
+from shardoperator.models.manifest import Manifest, Secrets, validation_lines
 from shardoperator.models.observation import ProxyObservation
-from shardoperator.models.spec import Metadata, ShardedCluster
+from shardoperator.models.spec import Metadata, ShardedCluster, Spec
 from shardoperator.models.status import Status
 from shardoperator.names import FINALIZER, ROUTING_HASH, proxy_name
 from shardoperator.reconcile.events import Event
@@ -28,6 +29,38 @@ from shardoperator.resources.config import Listen, RenderedConfig
 from shardoperator.resources.ownership import selector_text
 
 log = logging.getLogger("pgshepherd.kubernetes")
+
+
+RESYNC = 60.0
+"""Seconds for which what was read or applied last is believed, if no event tells of a change."""
+
+T = TypeVar("T")
+
+
+class Fresh(Generic[T]):
+    """A value that is believed until it is forgotten or has grown old."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        """How often it was forgotten."""
+        self._value: T | None = None
+        self._until = 0.0
+
+    @property
+    def value(self) -> T | None:
+        """None if there is none any more."""
+        return self._value if time.monotonic() < self._until else None
+
+    def keep(self, value: T, *, changes: int) -> T:
+        """From now on, unless it was forgotten since `changes` was looked at, before the value was read or written."""
+        if changes == self.changes:
+            self._value, self._until = value, time.monotonic() + RESYNC
+        return value
+
+    def forget(self) -> None:
+        """It may be true no longer."""
+        self.changes += 1
+        self._value = None
 
 
 class KubernetesPlatform:
@@ -44,6 +77,12 @@ class KubernetesPlatform:
         """The object as it was read last."""
         self._deployment: Resource | None = None
         self._pods: list[Resource] = []
+        self._secrets = Fresh[tuple[Spec, Secrets]]()
+        self._applied = Fresh[list[Resource]]()
+
+    def touched(self, *, secrets: bool) -> None:
+        """One of the Secrets that the spec names, or one of the children, has changed or gone."""
+        (self._secrets if secrets else self._applied).forget()
 
     @property
     def _path(self) -> str:
@@ -61,10 +100,14 @@ class KubernetesPlatform:
             cluster = ShardedCluster.model_validate(self._body)
         except ValidationError as error:
             return Desired(metadata, None, "; ".join(validation_lines(error)))
-        try:
-            return Desired(metadata, Manifest(cluster, await read_secrets(self._api, self._namespace, cluster.spec)))
-        except ManifestError as error:
-            return Desired(metadata, None, str(error))
+        return Desired(metadata, Manifest(cluster, await self._read_secrets(cluster.spec)))
+
+    async def _read_secrets(self, spec: Spec) -> Secrets:
+        known = self._secrets.value
+        if known is None or known[0] != spec:
+            changes = self._secrets.changes
+            known = self._secrets.keep((spec, await read_secrets(self._api, self._namespace, spec)), changes=changes)
+        return known[1]
 
     async def observe_proxy(self) -> ProxyObservation | None:
         """From the Deployment and its pods."""
@@ -73,9 +116,15 @@ class KubernetesPlatform:
         return observe(self._deployment, self._pods)
 
     async def apply_proxy(self, cluster: ShardedCluster, config: RenderedConfig) -> None:
-        """Every child, each visit: what somebody edited or deleted is put right."""
-        for kind, body in children(cluster, config, self._image, alive_routing=self._alive_routing(config.routing_hash)):
+        """Every child that is wanted, when something else is wanted or somebody edited or deleted one, and now and then anyhow."""
+        wanted = children(cluster, config, self._image, alive_routing=self._alive_routing(config.routing_hash))
+        bodies = [body for _, body in wanted]
+        if self._applied.value == bodies:
+            return
+        changes = self._applied.changes
+        for kind, body in wanted:
             await self._api.apply(self._child(kind.api_version, kind.plural, body["metadata"]["name"]), body)
+        self._applied.keep(bodies, changes=changes)
 
     def _alive_routing(self, desired: str) -> str | None:
         """The routing hash of proxies that may be alive, another than the desired one before all."""
@@ -86,6 +135,7 @@ class KubernetesPlatform:
 
     async def remove_proxy(self) -> None:
         """All children; the Deployment stays visible until its pods have ended."""
+        self._applied.forget()
         for kind, name in child_names(self._name):
             await self._api.delete(self._child(kind.api_version, kind.plural, name), foreground=kind is DEPLOYMENT)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shardoperator.models.conditions import Condition
-from shardoperator.names import FORCE_DELETE
+from shardoperator.names import FORCE_DELETE, PAUSED
 from shardoperator.reconcile.inputs import Inputs
 from shardoperator.reconcile.transactions import describe
 
@@ -30,6 +30,9 @@ def deletion(inputs: Inputs) -> Deletion:
     """Pure."""
     if not inputs.deleting:
         return Deletion(Condition(_KIND, "False", "NotDeleting", ""))
+    if inputs.paused:
+        text = f"reconciliation is paused: it goes on when the annotation {PAUSED} is removed"
+        return Deletion(Condition(_KIND, "True", "DrainingProxy", text))
     if inputs.proxy is not None:
         return Deletion(Condition(_KIND, "True", "DrainingProxy", "the proxies finish what they have decided, and end"))
     if inputs.cluster.metadata.says(FORCE_DELETE):
