@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,13 @@ class Server:
     api: KubeApi
     namespace: str
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    @classmethod
+    async def make(cls, api: KubeApi) -> Server:
+        """In a new namespace."""
+        namespace = f"crd-{secrets.token_hex(4)}"
+        await api.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
+        return cls(api, namespace)
 
     @property
     def path(self) -> str:

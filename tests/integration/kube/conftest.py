@@ -90,14 +90,19 @@ async def loose_crd(api: ApiServer) -> AsyncIterator[Callable[[], Awaitable[None
     await admin.apply(text)
 
 
+@pytest.fixture(scope="session")
+def quiet_api() -> Iterator[ApiServer]:
+    """One that no operator watches and no test loosens the CRD of."""
+    with api_server() as running:
+        yield running
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def server(api: ApiServer) -> AsyncIterator[Server]:
+async def server(quiet_api: ApiServer) -> AsyncIterator[Server]:
     """With the CRD installed."""
-    client = await connect(api.kubeconfig())
+    client = await connect(quiet_api.kubeconfig())
     try:
         await install_crd(client)
-        namespace = f"crd-{secrets.token_hex(4)}"
-        await client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
-        yield Server(client, namespace)
+        yield await Server.make(client)
     finally:
         await client.close()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
+import pytest_asyncio
 
 from cases import manifest
 from crd_server import Server
 from kube import Kubectl
 from shardoperator.errors import KubernetesError
-from shardoperator.kube.api import Resource
+from shardoperator.kube.api import Resource, collection
 from shardoperator.models.conditions import Condition
 from shardoperator.models.status import Status
+from shardoperator.names import API_VERSION, PLURAL
 from statuses import NOW, full, oversized
+from tools.cluster.api import ApiServer
 
 
 async def _with_status(server: Server, status: Status) -> Resource:
@@ -23,9 +26,20 @@ async def _with_status(server: Server, status: Status) -> Resource:
     return await server.api.request("GET", path)
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def kubectl(quiet_api: ApiServer, server: Server) -> Kubectl:
+    """In a new namespace of the same server, with the cluster shop."""
+    made = Kubectl(quiet_api.kubectl, quiet_api.kubeconfig(), (await Server.make(server.api)).namespace)
+    await made.apply(json.dumps(manifest()))
+    return made
+
+
+def _path(kubectl: Kubectl) -> str:
+    return f"{collection(API_VERSION, PLURAL, kubectl.namespace)}/shop"
+
+
 async def test_columns_names_and_category(server: Server, kubectl: Kubectl) -> None:
-    await kubectl.apply(json.dumps(manifest()))
-    path = f"{server.path.replace(server.namespace, kubectl.namespace)}/shop"
+    path = _path(kubectl)
     ready = Condition("Ready", "False", "ShardUnreachable", "", 1, NOW)
     await server.api.patch_status(path, full().to_resource() | {"conditions": [ready.to_json()]})
     heads, row = (line.split() for line in (await kubectl("get", "shc")).splitlines())
@@ -35,8 +49,7 @@ async def test_columns_names_and_category(server: Server, kubectl: Kubectl) -> N
 
 
 async def test_scale(server: Server, kubectl: Kubectl) -> None:
-    await kubectl.apply(json.dumps(manifest()))
-    path = f"{server.path.replace(server.namespace, kubectl.namespace)}/shop"
+    path = _path(kubectl)
     await server.api.patch_status(path, full().to_resource())
     await kubectl("scale", "shc/shop", "--replicas=7")
     scale = await server.api.request("GET", f"{path}/scale")
