@@ -67,13 +67,12 @@ async def run_operator(options: OperatorOptions) -> int:
         await asyncio.gather(leading, stopping, return_exceptions=True)
         server.close()
         await api.close()
-    return 0 if stop.is_set() else _lost(leading)
+    return 0 if stop.is_set() else _exit_code(leading)
 
 
-def _lost(leading: asyncio.Task[bool]) -> int:
-    if not leading.cancelled() and (error := leading.exception()) is not None:
-        raise error
-    return 1
+def _exit_code(leading: asyncio.Task[bool]) -> int:
+    """kopf takes the signals while it runs: work that ended by itself was told to."""
+    return 0 if not leading.cancelled() and leading.result() else 1
 
 
 async def _follow(clusters: Clusters, options: OperatorOptions, stop: asyncio.Event) -> None:

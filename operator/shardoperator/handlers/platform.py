@@ -95,7 +95,10 @@ class KubernetesPlatform:
     async def read(self) -> Desired:
         """The object as it stands, and the Secrets that it names."""
         self._body = await read_cluster(self._api, self._namespace, self._name)
-        metadata = Metadata.model_validate(self._body["metadata"])
+        try:
+            metadata = Metadata.model_validate(self._body["metadata"])
+        except ValidationError as error:
+            raise KubernetesError(f"{self._path}: {'; '.join(validation_lines(error))}") from error
         try:
             cluster = ShardedCluster.model_validate(self._body)
         except ValidationError as error:

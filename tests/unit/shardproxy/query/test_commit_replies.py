@@ -20,6 +20,13 @@ class Blamed:
 
     error: SqlError | None = None
 
+    def __init__(self) -> None:
+        self.cluster = self
+        self.forgotten: list[int] = []
+
+    def forget_epoch(self, number: int) -> None:
+        self.forgotten.append(number)
+
     def _blame(self, error: SqlError) -> None:
         self.error = self.error or error
 
