@@ -124,11 +124,12 @@ async def limited(connection: Connection, call: Awaitable[T], timeout: float = C
     try:
         done, _ = await asyncio.wait({task}, timeout=timeout)
     except asyncio.CancelledError:
+        task.add_done_callback(_ignore)
         connection.terminate()
         raise
     if not done:
-        connection.terminate()
         task.add_done_callback(_ignore)
+        connection.terminate()
         raise ShardError("Timeout", f"no answer within {timeout:g} s; the link was dropped")
     try:
         return task.result()

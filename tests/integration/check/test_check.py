@@ -67,11 +67,6 @@ async def test_json(pair: Bench, tmp_path: Path) -> None:
 
 
 UNREACHABLE: list[tuple[str, Callable[[Place], Place], list[str]]] = [
-    (
-        "NameNotResolved",
-        lambda good: Place(good.port, good.database, "pg..example"),
-        ["'pg..example'", "check spec.shards[].host"],
-    ),
     ("ConnectionRefused", lambda good: Place(free_port(), good.database), ["is PostgreSQL running, on this port?"]),
     ("ConnectionRefused", lambda good: Place(good.port, "nowhere"), ['"nowhere" does not exist', "check spec.shards[].database"]),
 ]

@@ -178,6 +178,12 @@ async def test_no_shard_answers(pair: Bench) -> None:
         assert ended.err.count("is PostgreSQL running, on this port?") == 2
 
 
+async def test_a_host_that_no_dns_could_know() -> None:
+    ended = await run("recover", "--dsn", f"postgresql://recovery:{PASSWORD}@pg..example/shop")
+    assert (ended.code, ended.out) == (1, "")
+    assert "the host name 'pg..example' is not known" in ended.err
+
+
 async def test_shards_of_two_clusters_and_one_shard_twice(pair: Bench, servers: Servers) -> None:
     async with bench(servers, 2) as other:
         ended = await run("recover", *dsns(pair)[:2], *dsns(other)[2:])
