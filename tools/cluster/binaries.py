@@ -14,7 +14,7 @@ from tools.cluster.golang import build
 from tools.cluster.say import ClusterError, say, step
 
 KUBERNETES = "1.34.4"
-"""The version that kube/go.mod pins."""
+"""The version that kube/go.mod pins. To change it: here, there (also v0.34.4, its libraries), then `go mod tidy` there."""
 
 MODULE = Path(__file__).parent / "kube"
 """The Go module of the one binary that is all of them."""
@@ -68,3 +68,5 @@ if __name__ == "__main__":
         print(obtain())
     except ClusterError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

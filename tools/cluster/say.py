@@ -11,6 +11,11 @@ from contextlib import contextmanager
 class ClusterError(Exception):
     """A cluster, or something it is made of, cannot be had. The message is one line: what failed, where, what to do."""
 
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+        """All that the program said which failed."""
+
 
 def say(message: str) -> None:
     """To stderr: stdout belongs to results, such as a kubeconfig's path."""
