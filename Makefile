@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test kube image e2e lint nightly lock clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(VENV)/.ready: requirements/dev.txt pyproject.toml
 	@echo "== setting up $(VENV) (once; about half a minute)"
