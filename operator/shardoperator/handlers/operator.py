@@ -54,7 +54,9 @@ async def run_operator(options: OperatorOptions) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     namespace = options.lease_namespace or kube.own_namespace()
-    leading = asyncio.create_task(lead(api, namespace, identity, lambda: _follow(clusters, options, stop)), name="lease")
+    leading = asyncio.create_task(
+        lead(api, namespace, identity, lambda: _follow(clusters, options, stop, identity)), name="lease"
+    )
     stopping = asyncio.create_task(stop.wait(), name="signals")
     try:
         await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -75,14 +77,15 @@ def _exit_code(leading: asyncio.Task[bool]) -> int:
     return 0 if not leading.cancelled() and leading.result() else 1
 
 
-async def _follow(clusters: Clusters, options: OperatorOptions, stop: asyncio.Event) -> None:
-    """Watch and visit until told to stop."""
+async def _follow(clusters: Clusters, options: OperatorOptions, stop: asyncio.Event, identity: str) -> None:
+    """Watch and visit until told to stop; left to itself, kopf asks for our user's name, and in a pod there is none."""
     clusters.leading = True
     try:
         await kopf.operator(
             registry=registry(clusters),
             settings=settings(namespaced=bool(options.namespaces)),
             standalone=True,
+            identity=identity,  # type: ignore[arg-type] # a str by another name, which kopf does not export
             clusterwide=not options.namespaces,
             namespaces=options.namespaces,
             stop_flag=stop,
