@@ -112,14 +112,14 @@ async def test_a_shard_that_stops_comes_back_and_turns_out_to_be_another(world: 
     other = servers.servers[2]
     await other.psql(f"CREATE DATABASE {world.database}")
     try:
-        link.retarget(other.port)
+        link.target = other.port
         link.cut()
         wrong = await world.until_reason("ShardsReachable", "WrongShard")
         assert "knows nothing of it now" in wrong["message"]
         assert await other.psql("SELECT to_regclass('pgshepherd.shard') IS NULL", world.database) == "t", (
             "nothing was installed there"
         )
-        link.retarget(world.servers[1].port)
+        link.target = world.servers[1].port
         link.cut()
         await world.wait("Ready")
     finally:

@@ -85,10 +85,6 @@ class FaultLink:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def retarget(self, port: int) -> None:
-        """Forward new connections to another server, as a Service or a name in DNS may do at any time."""
-        self._target = port
-
     def trap(self, direction: Direction, matches: Callable[[bytes], bool], when: When, *, cut: bool = False) -> Trap:
         """Set a trap; wait for its `hit`."""
         trap = Trap(direction, matches, when, cut)
