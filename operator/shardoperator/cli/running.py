@@ -47,6 +47,7 @@ def run(
     import asyncio
 
     from shardoperator.resources.config import Listen
+    from shardoperator.standalone.platform import DRAIN_TIMEOUT
     from shardoperator.standalone.run import RunOptions, run_cluster
 
     loaded = manifest(file, secrets)
@@ -55,7 +56,8 @@ def run(
     http_host, _, http_port = http.rpartition(":")
     if not http_port.isdigit() or int(http_port) > 65535:
         fail(f"--http takes HOST:PORT, not {http!r}", ExitCode.USAGE)
-    listen = Listen(host, loaded.cluster.spec.proxy.port, metrics_port, health_port, instance=f"{name}-proxy-0")
+    port, instance = loaded.cluster.spec.proxy.port, f"{name}-proxy-0"
+    listen = Listen(host, port, metrics_port, health_port, instance, shutdown_timeout=DRAIN_TIMEOUT)
     options = RunOptions(state or home / "pgshepherd" / name, listen, http_host or "127.0.0.1", int(http_port))
     raise typer.Exit(asyncio.run(run_cluster(loaded, options)))
 

@@ -37,6 +37,8 @@ class Listen:
     health_port: int = HEALTH_PORT
     instance: str | None = None
     """None: left to the environment."""
+    shutdown_timeout: float = 60.0
+    """Seconds in which a proxy finishes what was decided, after SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def _pgdog(cluster: ShardedCluster, listen: Listen) -> proxy.PgdogFile:
             two_phase_commit=spec.two_phase_commit.enabled,
             two_phase_commit_auto=spec.two_phase_commit.auto,
             openmetrics_port=listen.metrics_port,
+            shutdown_timeout=int(listen.shutdown_timeout * 1000),
         ),
         databases=[
             proxy.Database(name=spec.database, host=shard.host, port=shard.port, shard=position, database_name=shard.database)

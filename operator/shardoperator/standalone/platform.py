@@ -25,6 +25,8 @@ from shardoperator.standalone.children import die_with_parent
 
 log = logging.getLogger("pgshepherd.standalone")
 
+DRAIN_TIMEOUT = 10.0
+"""Seconds in which the proxy finishes what was decided, after SIGTERM; also what a lost parent's proxy has left to live."""
 STOP_TIMEOUT = 15.0
 """Seconds between SIGTERM and SIGKILL."""
 RESTART_FIRST, RESTART_MAX = 0.2, 10.0
@@ -63,8 +65,8 @@ class StandalonePlatform:
             return Memory()
 
     def instances(self, cluster: ShardedCluster) -> int:
-        """One: the next is started after the last has ended."""
-        return 1
+        """As many as on Kubernetes, although one runs here at a time: a manifest asks the shards for the same everywhere."""
+        return cluster.spec.proxy.replicas + 1
 
     async def read(self) -> Desired:
         """A file is read once, when the command starts."""
