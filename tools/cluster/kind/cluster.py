@@ -43,6 +43,12 @@ def _clusters(docker: Engine) -> list[str]:
     return _kind(docker, "get", "clusters", "--quiet").split()
 
 
+def names() -> list[str]:
+    """The clusters that there are."""
+    docker = running_engine()
+    return _clusters(docker) if docker else []
+
+
 def kubectl(name: str, *arguments: str, stdin: str = "") -> str:
     """kubectl as the cluster's admin."""
     environment = {"KUBECONFIG": str(kubeconfig(name)), "KUBECACHEDIR": str(STATE / f"{name}.kubectl")}
