@@ -52,7 +52,7 @@ image: $(if $(WHEELS),build/wheels/.ready) ## images of operator, proxy and the 
 	@docker build --quiet --tag pgshepherd/postgres:dev --file $(POSTGRES)/Dockerfile $(BUILD_ARGS) .
 
 e2e: $(VENV)/.ready ## the README's Kubernetes section to the letter on a kind cluster of its own, then faults; needs Docker, or root
-	@$(BIN)/python -m pytest tests/e2e $(ARGS)
+	@$(BIN)/python -m pytest tests/e2e --capture=no -v $(ARGS)
 
 lint: $(VENV)/.ready ## ruff, mypy --strict, import-linter
 	@echo "== ruff"

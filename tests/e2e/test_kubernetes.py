@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from readme import commands
 from shardoperator.models.conditions import ORDER
 from shopkind import OPERATOR, PATIENCE, SECTION, SHARDS, Shop, until
 from teller import COMMITTED
+from tools.cluster.say import say
 
 pytestmark = pytest.mark.timeout(2400)
 
@@ -55,7 +57,7 @@ async def _entries(shop: Shop, wanted: int) -> bool:
 
 async def test_a_proxy_killed_in_the_middle_of_commits(shop: Shop) -> None:
     before = int((await shop.sql(SHARDS[0], "SELECT count(*) FROM entries"))[0])
-    left: list[str] = []
+    left, resolutions = list[str](), await shop.resolutions()
     async with shop.transfers() as told:
         await until(lambda: _entries(shop, before + 50))
         for _ in range(KILLS):
@@ -73,6 +75,8 @@ async def test_a_proxy_killed_in_the_middle_of_commits(shop: Shop) -> None:
         after = int((await shop.sql(SHARDS[0], "SELECT count(*) FROM entries"))[0])
         await until(lambda: _entries(shop, after + 50))  # life goes on
     await until(shop.nothing_prepared)
+    assert await shop.resolutions() > resolutions, "nothing was left to recovery"
+    say(f"the clients were told: {dict(Counter(told.values()))}")
     assert COMMITTED in told.values()
     await shop.audit(told)
     await shop.wait("Ready")

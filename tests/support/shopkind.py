@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,7 @@ spec:
       securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 """
 _PROGRAM = Path(teller.__file__).read_text()
-_KILL = "kill -9 $(grep -lz '^PGSHEPHERD_INSTANCE_NAME={pod}$' /proc/[0-9]*/environ | cut -d/ -f3)"
+_KILL = "kill -9 $(grep -lz '^PGSHEPHERD_INSTANCE_NAME={pod}$' /proc/[0-9]*/environ 2> /dev/null | cut -d/ -f3)"
 """On a node: nobody in a container can kill its first process, and Kubernetes would ask it to end first."""
 
 
@@ -109,6 +110,13 @@ class Shop:
     async def nothing_prepared(self) -> bool:
         return not await self.prepared()
 
+    async def resolutions(self) -> float:
+        """Parts of transactions that recovery has finished, by the operator's own count."""
+        (pod,) = await self.get("pods", "--namespace=pgshepherd", "-l", OPERATOR)
+        path = f"/api/v1/namespaces/pgshepherd/pods/{pod['metadata']['name']}:8080/proxy/metrics"
+        lines = (await self.kubectl("get", "--raw", path)).splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("pgshepherd_resolutions_total{"))
+
     async def open_accounts(self) -> None:
         """Through the Service, by psql in a shard's pod."""
         await self.through_service(
@@ -140,7 +148,7 @@ class Shop:
         )  # fmt: skip
         try:
             yield told
-            out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+            out, _ = await asyncio.wait_for(process.communicate(b""), PATIENCE)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -152,7 +160,7 @@ class Shop:
         """SIGKILL, from the node, for one proxy; its pod."""
         pod = (await self.get("pods", "-l", "pgshepherd.io/cluster=shop"))[0]
         name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
-        await asyncio.to_thread(self.shell, f'docker exec {node} sh -c "{_KILL.format(pod=name)}"')
+        await asyncio.to_thread(self.shell, f"docker exec {node} sh -c {shlex.quote(_KILL.format(pod=name))}")
         return str(name)
 
     async def audit(self, told: Mapping[str, str]) -> None:
