@@ -18,8 +18,11 @@ from bench import PASSWORD, Servers, accounts_on
 from kube import KubectlError
 from kubeworld import PATIENCE, Operator, World, until
 from shardoperator.models.conditions import ORDER
+from shardoperator.shards.connect import ShardTarget
+from shardoperator.shards.install import Logins, install
 from shardoperator.standalone.demo.faults import commit_of
 from shardoperator.standalone.demo.link import When
+from shardoperator.standalone.postgres.server import PostgresServer
 
 DEPLOYMENT, SECRET = "shop-proxy", "shop-proxy-config"
 
@@ -124,6 +127,14 @@ async def test_a_shard_that_stops_comes_back_and_turns_out_to_be_another(world: 
         await world.wait("Ready")
     finally:
         await other.psql(f"DROP DATABASE {world.database} WITH (FORCE)")
+
+
+async def _copy_identity(world: World, other: PostgresServer) -> None:
+    """As a dump and restore of shard 1 would: the row says what it said, on a server that is another."""
+    place = ("shop-1", 1, "127.0.0.1", other.port, world.database)
+    await install(ShardTarget(*place, other.superuser, other.password), Logins("recovery", "recovery", ("app",)))
+    row = await world.servers[1].psql("SELECT quote_literal(s::text) FROM pgshepherd.shard s", world.database)
+    await other.psql(f"INSERT INTO pgshepherd.shard SELECT ({row}::pgshepherd.shard).*", world.database)
 
 
 async def test_a_rotated_secret_rolls_the_proxies(world: World) -> None:
