@@ -155,6 +155,20 @@ class WriteTombstone:
 
 
 @dataclass(frozen=True)
+class Fence:
+    """The tombstone again, and while it waits a second session ends what it waits for; answered by Done, Blocked, Failed or Lost.
+
+    Only a session of `owner` with an open transaction that has written this very record is ended (`records.fence`).  Done = nothing
+    stands in the tombstone's way any more, and no word on how it ended: ask again (!).
+    """
+
+    shard: int
+    txn: str
+    epoch: int
+    owner: str
+
+
+@dataclass(frozen=True)
 class WriteAudit:
     """Put a row into pgshepherd.audit and alert, before anything is done; answered by Done, Failed or Lost."""
 
@@ -272,7 +286,7 @@ class NotInserted:
 
 @dataclass(frozen=True)
 class Blocked:
-    """55P03: an open transaction has written the record and not yet ended."""
+    """55P03: an open transaction has written the record and not yet ended, or the table is locked."""
 
     shard: int
 
@@ -292,7 +306,7 @@ CoordinatorCommand = (
     | ReadRecord
 )
 RecoveryCommand = (
-    CommitPrepared | RollbackPrepared | ConfirmDurable | Connect | ReadGids | ReadRecord | WriteTombstone | WriteAudit
+    CommitPrepared | RollbackPrepared | ConfirmDurable | Connect | ReadGids | ReadRecord | WriteTombstone | Fence | WriteAudit
 )
 Reply = (
     Prepared

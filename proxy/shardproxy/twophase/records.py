@@ -104,3 +104,17 @@ def tombstone(txn: str, decision_shard: int, epoch: int) -> str:
         f"SELECT '{txn}', {decision_shard}, {decision_shard}, {epoch}, '{{}}', 'abort' "
         f"FROM pgshepherd.shard WHERE retired < {epoch} ON CONFLICT DO NOTHING"
     )
+
+
+def fence(waiter: int) -> str:
+    """End the session whose open transaction keeps the tombstone of the backend `waiter` waiting, if it is the current role's own.
+
+    Only a wait for a transactionid counts: one for a relation is somebody's DDL.  A prepared transaction has no pid.
+    """
+    return (
+        "SELECT pg_catalog.pg_terminate_backend(h.pid) FROM pg_catalog.pg_locks w JOIN pg_catalog.pg_locks h "
+        "ON h.transactionid = w.transactionid "
+        f"WHERE w.pid = {waiter} AND w.locktype = 'transactionid' AND NOT w.granted "
+        "AND h.locktype = 'transactionid' AND h.granted AND h.mode = 'ExclusiveLock' AND h.pid IS NOT NULL "
+        "AND EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = h.pid AND a.usename = current_user)"
+    )
