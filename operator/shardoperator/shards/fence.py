@@ -14,21 +14,17 @@ from shardoperator.shards.connect import become, execute, fetch
 from shardproxy.twophase import messages as m
 from shardproxy.twophase import records
 
-LOCK_TIMEOUT = "500ms"
-"""How long the tombstone waits for a coordinator that has written its record and not yet ended."""
-FENCED_LOCK_TIMEOUT = "3s"
-"""How long it waits while a second session ends that coordinator's: long enough for a look, and for a session to end."""
 PAUSE = 0.05
 """Seconds between two looks at what it waits for."""
 
 
-async def tombstone(connection: asyncpg.Connection, command: m.WriteTombstone | m.Fence, limit: str = LOCK_TIMEOUT) -> m.Reply:
+async def tombstone(
+    connection: asyncpg.Connection, command: m.WriteTombstone | m.Fence, wait: str = records.TOMBSTONE_WAIT
+) -> m.Reply:
     """Raises ShardError or asyncpg.PostgresError."""
     shard = command.shard
     try:
-        tag = await execute(
-            connection, f"SET LOCAL lock_timeout = '{limit}'; {records.tombstone(command.txn, shard, command.epoch)}"
-        )
+        tag = await execute(connection, records.limited_tombstone(command.txn, shard, command.epoch, wait))
     except asyncpg.LockNotAvailableError:
         return m.Blocked(shard)
     return m.Done(shard) if tag == "INSERT 0 1" else m.NotInserted(shard)
@@ -38,7 +34,7 @@ async def fence(waiting: asyncpg.Connection, watching: asyncpg.Connection, comma
     """Both sessions are on the same server; the tombstone waits in the first one while the second ends what it waits for."""
     pid = waiting.get_server_pid()
     async with become(watching, command.owner):
-        task = asyncio.create_task(tombstone(waiting, command, FENCED_LOCK_TIMEOUT))
+        task = asyncio.create_task(tombstone(waiting, command, records.FENCED_WAIT))
         try:
             while not task.done():
                 await fetch(watching, records.fence(pid))

@@ -40,6 +40,17 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class CommitLast:
+    """Send `records.prepare_message` with COMMIT in the place of PREPARE: step 3 with last agent; answered by Done, Refused or Lost.
+
+    Sent once.  Refused with `open`: the transaction block has failed and is still open, so COMMIT never ran.  Refused without it
+    proves nothing (!).
+    """
+
+    shard: int
+
+
+@dataclass(frozen=True)
 class CloseReader:
     """Send `records.CLOSE_READER`; answered by Done, Refused or Lost."""
 
@@ -142,9 +153,6 @@ class ReadRecord:
     shard: int
 
 
-# --- commands of recovery alone
-
-
 @dataclass(frozen=True)
 class WriteTombstone:
     """`records.tombstone` under a short lock_timeout; answered by Done, NotInserted, Blocked, Failed or Lost."""
@@ -166,6 +174,9 @@ class Fence:
     txn: str
     epoch: int
     owner: str
+
+
+# --- commands of recovery alone
 
 
 @dataclass(frozen=True)
@@ -293,6 +304,7 @@ class Blocked:
 
 CoordinatorCommand = (
     Prepare
+    | CommitLast
     | CloseReader
     | Rollback
     | Report
@@ -304,6 +316,8 @@ CoordinatorCommand = (
     | Connect
     | ReadGids
     | ReadRecord
+    | WriteTombstone
+    | Fence
 )
 RecoveryCommand = (
     CommitPrepared | RollbackPrepared | ConfirmDurable | Connect | ReadGids | ReadRecord | WriteTombstone | Fence | WriteAudit

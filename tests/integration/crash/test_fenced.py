@@ -74,6 +74,38 @@ async def test_it_is_fenced_and_the_client_is_told_that_nothing_was_committed(pa
     assert await patient.found(again) == BOTH
 
 
+async def test_last_agents_commit_is_fenced_too(last_two: Arena) -> None:
+    """Its session on the decision shard is gone, and so is the record: when the proxy wakes, it finds the tombstone."""
+    foreign, attempt = await last_two.foreign(), Attempt()
+    async with held_between_record_and_end(last_two):
+        client, task = await frozen(last_two, attempt)
+        await last_two.recover(2)
+        assert last_two.pid is not None
+        os.kill(last_two.pid, signal.SIGCONT)
+        async with asyncio.timeout(30):
+            await task
+    assert (attempt.told, attempt.sqlstate) == (Told.FAILED, "40001"), attempt
+    client.terminate()
+    await last_two.kill()
+    assert await check(last_two, attempt, BOTH, foreign) == frozenset()
+
+
+async def test_the_proxy_ends_its_own_session(last_two: Arena) -> None:
+    """Last agent's COMMIT does not answer in time: the tombstone waits for it, so the proxy fences it, without recovery."""
+    foreign, attempt = await last_two.foreign(), Attempt()
+    client = await last_two.start()
+    async with held_between_record_and_end(last_two):
+        async with asyncio.timeout(30):
+            await attempt.run(client, transfer(*last_two.keys))
+        assert (attempt.told, attempt.sqlstate) == (Told.FAILED, "40001"), (attempt, last_two.bench.log()[-2000:])
+    async with asyncio.timeout(30):
+        while any(await last_two.parts()):
+            await asyncio.sleep(0.02)
+    client.terminate()
+    await last_two.kill()
+    assert await check(last_two, attempt, BOTH, foreign) == frozenset()
+
+
 async def test_one_that_wakes_in_time_is_not_fenced(patient: Arena) -> None:
     """Within the grace period the tombstone only waits."""
     foreign, attempt = await patient.foreign(), Attempt()
