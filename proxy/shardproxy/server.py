@@ -20,11 +20,11 @@ import uvloop
 from pydantic import SecretStr
 
 from shardproxy.admin.http import Response, serve_http
-from shardproxy.backend.cluster import Cluster, Shard, SlotBudget
+from shardproxy.backend.cluster import Cluster, Guarantees, Shard, SlotBudget
 from shardproxy.backend.connection import Credentials, ShardAddress
 from shardproxy.backend.pool import PoolLimits
-from shardproxy.config.load import LoadedConfig, load
-from shardproxy.config.models import ProxyConfig, UserEntry
+from shardproxy.config.load import LoadedConfig, load, read_standbys
+from shardproxy.config.models import ProxyConfig, TwoPhaseSection, UserEntry
 from shardproxy.errors import ConfigError, LinkLost, ProtocolViolation, SqlError
 from shardproxy.metrics import Metrics
 from shardproxy.protocol import messages as pg
@@ -40,6 +40,9 @@ from shardproxy.query.state import SessionState, User
 from shardproxy.routing.schema import RoutingContext, ShardedTable
 
 log = logging.getLogger("pgshepherd.proxy")
+
+STANDBYS_INTERVAL = 2.0
+"""Seconds after which pgshepherd.toml is read again for what replicates the shards."""
 
 
 def build_cluster(config: ProxyConfig) -> Cluster:
@@ -69,7 +72,12 @@ def build_cluster(config: ProxyConfig) -> Cluster:
     budget = (
         SlotBudget(ours.two_phase_commit.slots_per_shard, ours.two_phase_commit.slot_timeout / 1000) if ours else SlotBudget()
     )
-    return Cluster(cluster_id, shards, limits, application_name(config), budget)
+    section = ours.two_phase_commit if ours is not None else TwoPhaseSection()
+    guarantees = Guarantees(section.last_agent, replicated=section.durability == "replicated")
+    cluster = Cluster(cluster_id, shards, limits, application_name(config), budget, guarantees)
+    if ours is not None:
+        cluster.standbys = {shard.number: shard.standbys for shard in ours.shards}
+    return cluster
 
 
 def application_name(config: ProxyConfig, client: str = "") -> str:
@@ -88,6 +96,7 @@ class ProxyServer:
 
     def __init__(self, loaded: LoadedConfig) -> None:
         self.config = loaded.config
+        self._pgshepherd = loaded.pgshepherd
         self.metrics = Metrics()
         self.cluster = build_cluster(self.config)
         self.sessions: dict[tuple[int, int], Session] = {}
@@ -109,6 +118,16 @@ class ProxyServer:
         auto = general.two_phase_commit_auto if entry.two_phase_commit_auto is None else entry.two_phase_commit_auto
         return User(entry.name, Credentials(entry.server_user or entry.name, _secret(password)), entry.pool_size, two_phase, auto)
 
+    async def _watch_standbys(self) -> None:
+        """What the operator sees of replication changes while we run: it is read again, and nothing else of the file."""
+        wanted = self.cluster.guarantees != Guarantees()
+        while wanted and self._pgshepherd is not None:
+            await asyncio.sleep(STANDBYS_INTERVAL)
+            try:
+                self.cluster.standbys = await asyncio.to_thread(read_standbys, self._pgshepherd, self.cluster.cluster_id)
+            except ConfigError as error:
+                log.warning("what replicates the shards is not known anew: %s", error)
+
     # --- from start to end
 
     async def run(self) -> None:
@@ -127,6 +146,7 @@ class ProxyServer:
         states = _States(self.sessions)
         tasks = [
             asyncio.create_task(self.cluster.keep(), name="keep"),
+            asyncio.create_task(self._watch_standbys(), name="standbys"),
             asyncio.create_task(DeadlockGuard(self.cluster, states, deadlock_timeout, self.metrics).run(), name="deadlock guard"),
         ]
         log.info("listening on %s:%d, %d shards", general.host, general.port, len(self.cluster.shards))

@@ -122,6 +122,30 @@ def _any_timeline_may_decide(patch: Patch) -> None:
     patch.setattr(coordinator.Coordinator, "_decide", wrong)
 
 
+def _last_agents_absence_is_an_abort(patch: Patch) -> None:
+    """Conclude by reading: its COMMIT may still be on its way."""
+    right = coordinator.Coordinator._judge
+
+    def wrong(
+        self: coordinator.Coordinator, one: coordinator.Participant, record: m.Record | None, retired: int
+    ) -> coordinator.Step:
+        if record is None and self.last_agent:
+            return self._set(self.decision, coordinator.Part.ABORTED)._abort()
+        return right(self, one, record, retired)
+
+    patch.setattr(coordinator.Coordinator, "_judge", wrong)
+
+
+def _the_fence_is_a_proof(patch: Patch) -> None:
+    """Fence without asking again: the COMMIT may have got in before the session ended."""
+
+    def wrong(self: recovery.Resolver, reply: m.Reply) -> recovery.Step:
+        return self._act()
+
+    patch.setattr(recovery.Resolver, "_fenced", wrong)
+
+
+LAST_AGENT_BREAKAGES = [_last_agents_absence_is_an_abort, _the_fence_is_a_proof]
 BREAKAGES = [
     _decide_before_all_have_prepared,
     _tag_of_prepare_not_checked,
@@ -135,10 +159,11 @@ BREAKAGES = [
 ]
 
 
+@pytest.mark.parametrize("last_agent", [False, True])
 @pytest.mark.parametrize("participants", [2, 3])
-def test_the_invariants_hold(participants: int) -> None:
+def test_the_invariants_hold(participants: int, last_agent: bool) -> None:
     for seed in SEEDS:
-        run = Run(seed, participants).play()
+        run = Run(seed, participants, last_agent).play()
         assert run.violations() == [], "\n".join([f"seed {seed}", *run.trace])
 
 
@@ -146,3 +171,9 @@ def test_the_invariants_hold(participants: int) -> None:
 def test_a_breakage_is_noticed(breakage: Callable[[Patch], None], monkeypatch: Patch) -> None:
     breakage(monkeypatch)
     assert any(Run(seed, participants).play().violations() for seed in SEEDS for participants in (2, 3))
+
+
+@pytest.mark.parametrize("breakage", LAST_AGENT_BREAKAGES, ids=lambda one: one.__name__.strip("_"))
+def test_a_breakage_of_last_agent_is_noticed(breakage: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    breakage(monkeypatch)
+    assert any(Run(seed, participants, last_agent=True).play().violations() for seed in SEEDS for participants in (2, 3))

@@ -16,8 +16,10 @@ from typing import Any
 import asyncpg
 
 from bench import Bench, accounts_on
+from points import Point
 from shardoperator.models.observation import RecoveryReport
 from shardoperator.shards.application import Told
+from shardoperator.standalone.demo.link import When
 from warm import Warm, kill
 
 TABLES = """
@@ -173,6 +175,25 @@ class Arena:
             if not any(await self.parts()):
                 return reports
         raise AssertionError(f"not resolved after {passes} passes: {reports}")
+
+
+async def break_off(arena: Arena, transaction: Transaction, point: Point, when: When) -> tuple[Attempt, bool]:
+    """Run it up to the message, kill the proxy there, and wait until the servers have seen everything that was sent.
+
+    False: the message never came.
+    """
+    client = await arena.start()
+    traps = point.traps(arena.bench.links, when)
+    attempt = Attempt()
+    task = asyncio.create_task(attempt.run(client, transaction))
+    hits = [asyncio.create_task(trap.hit.wait()) for trap in traps]
+    await asyncio.wait({task, *hits}, return_when=asyncio.FIRST_COMPLETED, timeout=15)
+    for hit in hits:
+        hit.cancel()
+    await arena.kill()
+    await task
+    client.terminate()
+    return attempt, any(trap.hit.is_set() for trap in traps)
 
 
 def violations(told: Told, participants: frozenset[int], found: frozenset[int]) -> list[str]:

@@ -88,6 +88,8 @@ class Bench:
     cluster_id: str = ""
     listen: Listen = field(default_factory=lambda: Listen("127.0.0.1", free_port(), free_port(), free_port(), "test-proxy-0"))
     proxy: asyncio.subprocess.Process | None = None
+    standbys: str = "unknown"
+    """What the proxy is told of what replicates each shard."""
 
     @property
     def dsn(self) -> str:
@@ -158,6 +160,7 @@ spec:
         logins = Logins([("recovery", PASSWORD)] * len(self.servers), {"app": PASSWORD})
         files = dict(render_config(self.cluster, self.cluster_id, identifiers, logins, self.listen).files)
         files["pgshepherd.toml"] = _with(files["pgshepherd.toml"], "two_phase_commit", two_phase)
+        files["pgshepherd.toml"] = files["pgshepherd.toml"].replace("[[shards]]", f'[[shards]]\nstandbys = "{self.standbys}"')
         files["pgdog.toml"] = _with(files["pgdog.toml"], "general", general or {})
         if not ours:
             del files["pgshepherd.toml"]

@@ -80,6 +80,9 @@ VALID: dict[str, Manifest] = {
         ("spec.clusterID", None), ("spec.proxy", None), ("spec.shardedTables", None), ("spec.twoPhaseCommit.enabled", None),
         (f"{_HALF}.number", None), (f"{_HALF}.port", None), (f"{_HALF}.installerSecretRef", None),
     ),
+    "last agent, replicated": manifest(
+        ("spec.twoPhaseCommit.lastAgent", True), ("spec.twoPhaseCommit.durability", "replicated")
+    ),
     "empty objects": manifest(("spec.proxy", {}), ("spec.recovery", {}), ("spec.twoPhaseCommit", {}), ("spec.shardedTables", [])),
     "numbers with gaps": manifest(("spec.shards.0.number", 3), (f"{_HALF}.number", 9)),
     "a number only where positions have a gap": manifest((f"{_HALF}.number", 2)),
@@ -198,9 +201,8 @@ INVALID: dict[str, Invalid] = {
     "another type of key": _at(
         "spec.shardedTables", [{"column": "a", "dataType": "text"}], where="spec.shardedTables[0].dataType"
     ),
-    "last agent": _at("spec.twoPhaseCommit.lastAgent", True),
     "last agent as 0": _at("spec.twoPhaseCommit.lastAgent", 0),
-    "replicated": _at("spec.twoPhaseCommit.durability", "replicated"),
+    "another durability": _at("spec.twoPhaseCommit.durability", "remote"),
     "yes": _at("spec.twoPhaseCommit.enabled", "yes"),
     "101 proxies": _at("spec.proxy.replicas", 101),
     "no connections": _at("spec.proxy.poolSize", 0),

@@ -41,8 +41,8 @@ _OPTIONS = {
     "twoPhaseCommit": st.fixed_dictionaries(
         {},
         optional={
-            "enabled": st.booleans(), "auto": st.booleans(), "lastAgent": st.just(False), "durability": st.just("local"),
-            "recordRetention": _DURATION,
+            "enabled": st.booleans(), "auto": st.booleans(), "lastAgent": st.booleans(),
+            "durability": st.sampled_from(["local", "replicated"]), "recordRetention": _DURATION,
         },
     ),
     "proxy": st.fixed_dictionaries(

@@ -73,6 +73,23 @@ FINISHED = Point("finished", TO_CLIENT, tag("COMMIT PREPARED"), nth=2)
 FINISH_LAST = Point("finish-last", TO_SERVER, commit_of(decision=False), nth=2)
 FINISHED_LAST = Point("finished-last", TO_CLIENT, tag("COMMIT PREPARED"), nth=3)
 
+
+def _last(frame: bytes) -> bool:
+    return frame[:1] == b"Q" and b"INSERT INTO pgshepherd.commit_record" in frame and frame.endswith(b"; COMMIT\0")
+
+
+LAST_AGENT = [
+    Point("prepare", TO_SERVER, containing("PREPARE TRANSACTION", "Q")),
+    Point("recorded", TO_CLIENT, tag("INSERT 0 1")),
+    Point("prepared", TO_CLIENT, tag("PREPARE TRANSACTION")),
+    Point("decide", TO_SERVER, _last),
+    Point("recorded-last", TO_CLIENT, tag("INSERT 0 1"), nth=2),
+    Point("decided", TO_CLIENT, tag("COMMIT")),
+    FINISH,
+    Point("finished", TO_CLIENT, tag("COMMIT PREPARED")),
+]
+"""The messages of a commit over two shards with last agent, in their order."""
+
 READER_CLOSES = Point("close-reader", TO_SERVER, containing("pg_current_xact_id_if_assigned", "Q"))
 READER_CLOSED = Point("closed-reader", TO_CLIENT, tag("COMMIT"))
 

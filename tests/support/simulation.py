@@ -33,7 +33,8 @@ class Shard:
     timeline: int = 1
     reachable: bool = True
     open: str = "T"
-    """The client's transaction: T, E (a statement has failed) or nothing."""
+    """The client's transaction: T, E (a statement has failed), `recorded` (last agent: between record and COMMIT), `ended` (its session
+    was), or nothing."""
     gid: Gid | None = None
     record: Record | None = None
     committed: bool = False
@@ -52,6 +53,30 @@ class Shard:
             return QueryResult(error=SqlError("23505", "duplicate key", schema="pgshepherd", table="commit_record"), status="E")
         self.gid = gid
         return QueryResult(tags=[*TAGS, "PREPARE TRANSACTION"], status="I")
+
+    def commit_last(self) -> QueryResult:
+        """Last agent's message, and what the server says to it."""
+        state, self.open = self.open, ""
+        if state == "E":
+            self.open = "E"
+            return QueryResult(error=SqlError("25P02", "current transaction is aborted"), status="E")
+        if state not in ("T", "recorded"):
+            return QueryResult(error=SqlError("25P01", "no transaction"), status="I")
+        if self.record is not None:
+            self.open = "E"
+            return QueryResult(error=SqlError("23505", "duplicate key", schema="pgshepherd", table="commit_record"), status="E")
+        self.record, self.committed = Record("commit", "app"), True
+        return QueryResult(tags=[*TAGS, "COMMIT"], status="I")
+
+    def bury(self, *, fenced: bool) -> m.Reply:
+        """The tombstone, and the fence that makes way for it."""
+        if fenced and self.open == "recorded":
+            self.open = "ended"
+        if self.gid is not None or self.open == "recorded":
+            return m.Blocked(self.number)  # by the record inside the prepared or the open transaction
+        written = self.record is None
+        self.record = self.record or Record("abort", "recovery")
+        return m.Done(self.number) if written or fenced else m.NotInserted(self.number)
 
     def end(self, *, commit: bool) -> bool:
         """COMMIT or ROLLBACK PREPARED; False for 42704."""
@@ -78,6 +103,7 @@ class Run:
 
     seed: int
     participants: int = 2
+    last_agent: bool = False
     told: Outcome | None = None
     announced: bool = False
     """Recovery has said that something may be lost."""
@@ -109,6 +135,7 @@ class Run:
             decision=D,
             timelines=dict.fromkeys(numbers, 1),
             owners=dict.fromkeys(numbers, "app"),
+            last_agent=self.last_agent,
         )
         self.coordinator, commands = state.start()
         self._ask(0, commands)
@@ -154,7 +181,10 @@ class Run:
         recoverers = [index for index, each in enumerate(self.events) if each.who > 0]
         slow = self.slow and recoverers and self.random.random() < 0.9
         asked = self.events.pop(self.random.choice(recoverers) if slow else self.random.randrange(len(self.events)))
-        if asked.reply is None:
+        late = self.last_agent and asked.who < 0 and not calm and self.random.random() < 0.8
+        if late:
+            self.events.append(asked)
+        elif asked.reply is None:
             self._execute(asked, 1.0 if calm else self.random.random())
         else:
             self._hand_in(asked.who, asked.reply)
@@ -168,8 +198,12 @@ class Run:
         if luck < 0.04 or not self.shards[shard].reachable:
             unreached = m.Unreachable(shard, "away") if isinstance(command, m.Connect) else lost
             self.events.append(_Asked(asked.who, command, unreached))
-            if isinstance(command, m.Prepare | m.CommitPrepared) and luck < 0.02:
+            if isinstance(command, m.Prepare | m.CommitLast | m.CommitPrepared) and luck < 0.02:
                 self.events.append(_Asked(-1, command))
+            return
+        if isinstance(command, m.CommitLast) and self.shards[shard].open == "T" and not self.shards[shard].record and luck < 0.5:
+            self.shards[shard].open = "recorded"
+            self.events.append(asked)
             return
         reply = self._reply(asked.who, command, self.shards[shard])
         self._note(f"{asked.who or 'coordinator'}: {type(command).__name__} on {shard}: {type(reply).__name__}")
@@ -182,9 +216,12 @@ class Run:
         if isinstance(command, m.Connect):
             self.connected[who, number] = shard.timeline
             return m.Connected(number, shard.timeline)
+        if isinstance(command, m.Prepare | m.CommitLast) and (shard.timeline > 1 or shard.open == "ended"):
+            return m.Lost(number)
+        if isinstance(command, m.CommitLast):
+            judge_last = cast("Callable[[object, int, QueryResult], m.Reply]", Commit._judge_last)
+            return judge_last(_Silent(), number, shard.commit_last())
         if isinstance(command, m.Prepare):
-            if shard.timeline > 1:
-                return m.Lost(number)
             judge = cast("Callable[[object, int, QueryResult], m.Reply]", Commit._judge_prepare)
             return judge(_Silent(), number, shard.prepare(self._gid(number)))
         finishes = who <= 0 and isinstance(command, m.CommitPrepared | m.RollbackPrepared)
@@ -208,13 +245,8 @@ class Run:
                 return m.GidsAre(number, ((shard.gid, "app"),) if shard.gid is not None else ())
             case m.ReadRecord():
                 return m.RecordIs(number, shard.record, 0)
-            case m.WriteTombstone():
-                if shard.gid is not None:
-                    return m.Blocked(number)  # by the record inside the prepared transaction
-                if shard.record is not None:
-                    return m.NotInserted(number)
-                shard.record = Record("abort", "recovery")
-                return m.Done(number)
+            case m.WriteTombstone() | m.Fence():
+                return shard.bury(fenced=isinstance(command, m.Fence))
             case m.WriteAudit():
                 self.announced = True
                 return m.Done(number)
@@ -232,7 +264,7 @@ class Run:
         shard.timeline, shard.open = 2, ""
         if shard.committed and self.random.random() < 0.8:
             shard.committed, shard.record, shard.lost = False, None, True
-            shard.gid = self._gid(D)
+            shard.gid = None if self.last_agent else self._gid(D)
         self._note(f"failover of the decision shard{', its commit lost' if shard.lost else ''}")
 
     # --- those who act
@@ -264,7 +296,7 @@ class Run:
         self._note("the coordinator dies")
         self.coordinator = None
         self.events = [replace(each, who=-1) if each.who == 0 else each for each in self.events if each.who or each.reply is None]
-        if not any(isinstance(each.command, m.Prepare) for each in self.events):
+        if not any(isinstance(each.command, m.Prepare | m.CommitLast) for each in self.events):
             for shard in self.shards:
                 shard.open = ""
 
@@ -275,7 +307,7 @@ class Run:
         seen = self._seen()
         if who in self.resolvers or not seen:
             return
-        state, commands = Resolver(seen[0][0], frozenset(range(self.participants)), tuple(seen)).start()
+        state, commands = Resolver(seen[0][0], frozenset(range(self.participants)), tuple(seen), fence=self.last_agent).start()
         self.resolvers[who] = state
         self._ask(who, commands)
 
@@ -289,10 +321,11 @@ class Run:
         wrong = []
         outcomes = {shard.committed for shard in self.shards}
         forged = any(shard.record is not None and shard.record.who == "mallory" for shard in self.shards)
-        excused = self.shards[D].lost and self.announced and self.participants > 2  # two can always be made to agree
+        lost = self.shards[D].lost
+        excused = lost and (self.last_agent or (self.announced and self.participants > 2))  # two can always be made to agree
         if len(outcomes) > 1 and not excused:
             wrong.append("invariant 1: the shards disagree")
-        if self.told is Outcome.COMMITTED and outcomes != {True} and not (self.shards[D].lost and self.announced):
+        if self.told is Outcome.COMMITTED and outcomes != {True} and not (lost and (self.announced or self.last_agent)):
             wrong.append("invariant 2: the client was told COMMIT")
         if self.told is Outcome.ABORTED and outcomes != {False}:
             wrong.append("invariant 2: the client was told that it failed")

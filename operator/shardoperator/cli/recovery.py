@@ -189,9 +189,10 @@ async def _loop(given: list[ShardTarget], grace: float, pause: float, *, resolve
         unseen = [*_not_looked_at(found), *_failed(report)]
         findings = _print_pass(report, unseen, resolve=resolve)
         await controller.clean()
-        if not pause:
+        due = controller.fence_due()
+        if not pause and due is None:
             return findings
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pause or due or 0.0)
         if found.failed:
             found = await _again(given, found)
             controller.targets, controller.members = found.targets, controller.members | found.members

@@ -224,7 +224,10 @@ class ClusterController:
         whole = inputs.cluster_id is not None and known.proxy is not None and len(identifiers) == len(inputs.shards)
         if not whole or inputs.invalid or inputs.cluster_id is None or known.proxy is None:
             return
-        self._rendered = render_config(inputs.cluster, inputs.cluster_id, identifiers, known.proxy, self._platform.listen)
+        standbys = [shard.standbys for shard in inputs.shards]
+        self._rendered = render_config(
+            inputs.cluster, inputs.cluster_id, identifiers, known.proxy, self._platform.listen, standbys
+        )
 
     async def _apply(self, cluster: ShardedCluster, decided: Plan) -> None:
         if decided.remove_proxy:

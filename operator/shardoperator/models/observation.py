@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from shardproxy.config.models import Standbys
 from shardproxy.twophase.evidence import TransactionClass
 
 
@@ -40,6 +41,8 @@ class ShardObservation:
     timeline: int | None = None
     max_prepared_transactions: int | None = None
     pending_restart: bool | None = None
+    standbys: Standbys = "unknown"
+    """What replicates it, at best."""
     installed: bool | None = None
     """Whether the schema pgshepherd is there, as it must be."""
     identity: Identity | None = None

@@ -19,7 +19,6 @@ from shardoperator.models.values import (
     Host,
     Identifier,
     Name,
-    OnlyFalse,
     PerProxy,
     Port,
     Replicas,
@@ -104,8 +103,8 @@ class TwoPhaseCommit(Model):
 
     enabled: bool = True
     auto: bool = True
-    last_agent: OnlyFalse = False
-    durability: Literal["local"] = "local"
+    last_agent: bool = False
+    durability: Literal["local", "replicated"] = "local"
     record_retention: Duration = "10m"
 
 

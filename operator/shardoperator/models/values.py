@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -56,13 +56,6 @@ def seconds(duration: str) -> float:
     return hours * 3600 + minutes * 60 + rest
 
 
-def _boolean(value: Any) -> Any:
-    """Literal[False] alone would take 0, which equals it."""
-    if not isinstance(value, bool):
-        raise ValueError("should be true or false")
-    return value
-
-
 def _short_enough(text: str) -> str:
     if len(text.encode()) > IDENTIFIER_BYTES:
         raise ValueError(TOO_MANY_BYTES)
@@ -74,8 +67,6 @@ ShardNumber = Annotated[int, Field(ge=0, le=2147483647)]
 Replicas = Annotated[int, Field(ge=0, le=100)]
 PerProxy = Annotated[int, Field(ge=1, le=10000)]
 """Connections, or prepared transactions, that one proxy may have on one shard."""
-
-OnlyFalse = Annotated[Literal[False], BeforeValidator(_boolean)]
 
 Duration = Annotated[str, Field(min_length=1, max_length=32), DURATION]
 ClusterId = Annotated[str, Field(max_length=16), Shape("^[0-9a-f]{16}$", "a cluster id is 16 digits of 0-9a-f")]

@@ -161,6 +161,13 @@ def _degraded(inputs: Inputs, two_phase: Condition) -> Condition:
         return Condition(kind, "True", "PartialProxy", message)
     if inputs.proxy is not None and two_phase.reason in ("TooLow", "Disabled", "PendingRestart"):
         return Condition(kind, "True", "PreparedTransactionsTooLow", two_phase.message)
+    asked = inputs.cluster.spec.two_phase_commit
+    alone = [shard.name for shard in inputs.shards if shard.standbys != "synchronous"]
+    if asked.enabled and asked.durability == "replicated" and alone:
+        message = (
+            f"durability is replicated, and no synchronous standby was seen of {', '.join(alone)}: commits over them are refused"
+        )
+        return Condition(kind, "True", "PreflightFinding", message)
     servers = [shard.system_identifier for shard in inputs.shards if shard.system_identifier is not None]
     if len(set(servers)) < len(servers):
         return Condition(kind, "True", "SharedServer", "two shards are databases of one server: they fail together")

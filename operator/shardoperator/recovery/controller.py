@@ -41,6 +41,10 @@ class _Backoff:
     delay: float = BACKOFF_FIRST
     until: float = 0.0
     last: Verdict | None = None
+    waits_since: float | None = None
+    """When its tombstone was first found waiting for an open transaction."""
+    fenced: bool = False
+    """It has been tried to end that transaction."""
 
 
 @dataclass
@@ -119,8 +123,9 @@ class RecoveryController:
         now = asyncio.get_running_loop().time()
         if backoff.last is not None and now < backoff.until:
             return await self._described(group, backoff.last, links), _named(group, replace(backoff.last, acted=()))
+        backoff.fenced = backoff.waits_since is not None and now - backoff.waits_since >= self.grace
         async with gate:
-            verdict = await self.examine(group, links, read_only=not self.resolve)
+            verdict = await self.examine(group, links, read_only=not self.resolve, fence=backoff.fenced)
         self._note(group, backoff, verdict, now)
         if verdict.acted:
             await self._audit(group, verdict, links)
@@ -139,16 +144,25 @@ class RecoveryController:
         if undecided or verdict.failures:
             backoff.last, backoff.until = verdict, now + backoff.delay
             backoff.delay = min(BACKOFF_MAX, backoff.delay * 2)
+            backoff.waits_since = (backoff.waits_since or now) if verdict.waits else None
+            if backoff.waits_since is not None and not backoff.fenced:
+                backoff.until = min(backoff.until, backoff.waits_since + self.grace)
             log.warning("transaction %s is %s: %s", group.txn, verdict.transaction_class.value, verdict.reason)
         else:
             self._backoff.pop(group.key, None)
 
-    async def examine(self, group: Group, links: dict[int, ShardLink], *, read_only: bool) -> Verdict:
+    def fence_due(self) -> float | None:
+        """Seconds until a tombstone has waited long enough for its first fence; None if none waits."""
+        now = asyncio.get_running_loop().time()
+        due = [one.waits_since + self.grace - now for one in self._backoff.values() if one.waits_since and not one.fenced]
+        return max(0.0, min(due)) if due else None
+
+    async def examine(self, group: Group, links: dict[int, ShardLink], *, read_only: bool, fence: bool = False) -> Verdict:
         """Drive the engine for one transaction."""
         first = group.parts[0].parsed
         assert first is not None
         seen = tuple((part.parsed, part.owner) for part in group.parts if part.parsed is not None)
-        state, commands = Resolver(first, self.members, seen, read_only=read_only).start()
+        state, commands = Resolver(first, self.members, seen, read_only=read_only, fence=fence).start()
         pending = {asyncio.ensure_future(resolve_on(links, command, group.txn)) for command in commands}
         try:
             while state.verdict is None:

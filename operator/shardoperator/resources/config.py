@@ -47,7 +47,7 @@ class RenderedConfig:
 
     files: Mapping[str, str] = field(repr=False)
     config_hash: str
-    """Of everything: another one rolls the proxies."""
+    """Of everything but what replicates the shards: another one rolls the proxies."""
     routing_hash: str
     """Of shards, mappings and keys: two of them must never be alive together."""
 
@@ -61,9 +61,14 @@ def routing_hash(cluster: ShardedCluster, cluster_id: str) -> str:
 
 
 def render_config(
-    cluster: ShardedCluster, cluster_id: str, system_identifiers: Sequence[int], logins: Logins, listen: Listen
+    cluster: ShardedCluster,
+    cluster_id: str,
+    system_identifiers: Sequence[int],
+    logins: Logins,
+    listen: Listen,
+    standbys: Sequence[proxy.Standbys] | None = None,
 ) -> RenderedConfig:
-    """`system_identifiers` by position, as adopted."""
+    """`system_identifiers` by position, as adopted, and `standbys`, as seen: proxies read those again while they run."""
     config = proxy.ProxyConfig(
         pgdog=_pgdog(cluster, listen),
         users=proxy.UsersFile(
@@ -76,7 +81,17 @@ def render_config(
     )
     files = render(config)
     digest = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in sorted(files.items())).encode()).hexdigest()[:16]
+    asked = cluster.spec.two_phase_commit
+    if standbys is not None and (asked.last_agent or asked.durability == "replicated"):
+        files = render(_replicated(config, standbys))
     return RenderedConfig(files, digest, routing_hash(cluster, cluster_id))
+
+
+def _replicated(config: proxy.ProxyConfig, standbys: Sequence[proxy.Standbys]) -> proxy.ProxyConfig:
+    assert config.pgshepherd is not None
+    pairs = zip(config.pgshepherd.shards, standbys, strict=True)
+    shards = [shard.model_copy(update={"standbys": seen}) for shard, seen in pairs]
+    return config.model_copy(update={"pgshepherd": config.pgshepherd.model_copy(update={"shards": shards})})
 
 
 def _pgdog(cluster: ShardedCluster, listen: Listen) -> proxy.PgdogFile:
@@ -114,7 +129,11 @@ def _pgshepherd(
     health = {"host": listen.host} if listen.host is not None else {}
     return proxy.PgshepherdFile(
         cluster=proxy.ClusterSection(id=cluster_id, name=cluster.metadata.name, routing_hash=routing_hash(cluster, cluster_id)),
-        two_phase_commit=proxy.TwoPhaseSection(slots_per_shard=spec.proxy.slots_per_shard),
+        two_phase_commit=proxy.TwoPhaseSection(
+            slots_per_shard=spec.proxy.slots_per_shard,
+            last_agent=spec.two_phase_commit.last_agent,
+            durability=spec.two_phase_commit.durability,
+        ),
         instance=proxy.InstanceSection(**instance),
         health=proxy.HealthSection(**health, port=listen.health_port),
         shards=[

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -153,6 +154,17 @@ async def execute(connection: Connection, sql: str, *, timeout: float = COMMAND_
     """The last tag of one simple-query message, under a limit."""
     tag: str = await limited(connection, connection.execute(sql), timeout)
     return tag
+
+
+@asynccontextmanager
+async def become(connection: Connection, role: str) -> AsyncIterator[None]:
+    """SET ROLE in a round trip of its own, and back; raises asyncpg.PostgresError where we may not."""
+    await execute(connection, 'SET ROLE "' + role.replace('"', '""') + '"')
+    try:
+        yield
+    finally:
+        if not connection.is_closed():
+            await execute(connection, "RESET ROLE")
 
 
 def close(connection: Connection) -> None:

@@ -14,15 +14,13 @@ import asyncpg
 
 from shardoperator.errors import ShardError
 from shardoperator.shards import cleaning
-from shardoperator.shards.connect import ShardTarget, close, connect, execute, fetch
+from shardoperator.shards import fence as fencing
+from shardoperator.shards.connect import ShardTarget, become, close, connect, execute, fetch
 from shardoperator.shards.scan import Sighting, blocked, scan
 from shardproxy.twophase import cleanup_messages as c
 from shardproxy.twophase import messages as m
 from shardproxy.twophase import records
 from shardproxy.twophase.gid import Gid, parse
-
-TOMBSTONE_LOCK_TIMEOUT = "500ms"
-"""How long the tombstone waits for a coordinator that has written its record and not yet ended."""
 
 T = TypeVar("T")
 
@@ -173,10 +171,10 @@ class ShardLink:
                 return await self._as_owner(connection, records.rollback_prepared(gid.text), owner, shard)
             case m.ConfirmDurable():
                 return await self._plain(connection, records.CONFIRM_DURABLE, shard)
-            case m.WriteTombstone(_, _, epoch):
-                limit = f"SET LOCAL lock_timeout = '{TOMBSTONE_LOCK_TIMEOUT}'"
-                tag = await execute(connection, f"{limit}; {records.tombstone(txn, shard, epoch)}")
-                return m.Done(shard) if tag == "INSERT 0 1" else m.NotInserted(shard)
+            case m.WriteTombstone():
+                return await fencing.tombstone(connection, command)
+            case m.Fence():
+                return await self._fence(connection, command)
             case m.WriteAudit(_, text):
                 await self._audit(connection, txn, "announce", text, ())
                 return m.Done(shard)
@@ -190,13 +188,23 @@ class ShardLink:
         """SET ROLE in a round trip of its own, the command alone in its message, RESET ROLE."""
         if not owner:
             return m.Failed(shard, "42704", "its owner was dropped: only a superuser can finish it")
-        role = '"' + owner.replace('"', '""') + '"'
-        await execute(connection, f"SET ROLE {role}")
-        try:
+        async with become(connection, owner):
             return await self._plain(connection, sql, shard, timeout=30.0)
+
+    async def _fence(self, connection: asyncpg.Connection, command: m.Fence) -> m.Reply:
+        """The second session must have shown that it is on the same server."""
+        second = ShardLink(self.target, self._cluster, self._timelines)
+        try:
+            await second.open()
+            if second.timeline != self.timeline:
+                raise ShardError("WrongShard", f"{self.target.where} has failed over")
+            watching = second._open_connection()
+        except ShardError as error:
+            return m.Failed(command.shard, "08001", f"no second session there: {error}")
+        try:
+            return await fencing.fence(connection, watching, command)
         finally:
-            if not connection.is_closed():
-                await execute(connection, "RESET ROLE")
+            second.close()
 
     async def _plain(self, connection: asyncpg.Connection, sql: str, shard: int, timeout: float = 10.0) -> m.Reply:
         self._warnings.clear()
@@ -229,12 +237,10 @@ def _failed(shard: int, command: m.RecoveryCommand, error: asyncpg.PostgresError
     sqlstate = error.sqlstate or "XX000"
     if isinstance(command, m.CommitPrepared | m.RollbackPrepared) and sqlstate == "42704":
         return m.Gone(shard)
-    if isinstance(command, m.WriteTombstone) and sqlstate == "55P03":
-        return m.Blocked(shard)
     if isinstance(command, m.ReadGids | m.ReadRecord | m.ConfirmDurable):
         return m.Lost(shard, f"{sqlstate} {error}")
     message = str(error)
-    if sqlstate == "42501" and isinstance(command, m.CommitPrepared | m.RollbackPrepared):
+    if sqlstate == "42501" and isinstance(command, m.CommitPrepared | m.RollbackPrepared | m.Fence):
         message = f'{error}; GRANT "{command.owner}" TO the recovery login'
     return m.Failed(shard, sqlstate, message)
 

@@ -8,6 +8,7 @@ from shardoperator.errors import ShardError
 from shardoperator.models.observation import Identity, Problem, ShardObservation
 from shardoperator.shards.connect import ShardTarget, close, connect, fetch
 from shardoperator.shards.install import Logins, install_sql, missing_grants, table_faults
+from shardproxy.config.models import Standbys
 from shardproxy.twophase import records
 
 _FACTS = """
@@ -16,6 +17,12 @@ SELECT pg_is_in_recovery() AS standby, current_setting('server_version_num')::in
        (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database_oid,
        current_setting('max_prepared_transactions')::int AS max_prepared,
        (SELECT pending_restart FROM pg_settings WHERE name = 'max_prepared_transactions') AS pending_restart,
+       current_setting('synchronous_standby_names') <> '' AS named,
+       (SELECT count(*) FROM pg_stat_replication r WHERE NOT EXISTS
+          (SELECT FROM pg_replication_slots s WHERE s.slot_type = 'logical' AND s.active_pid = r.pid)) AS followers,
+       (SELECT bool_or(r.sync_state IN ('sync', 'quorum')) FROM pg_stat_replication r WHERE NOT EXISTS
+          (SELECT FROM pg_replication_slots s WHERE s.slot_type = 'logical' AND s.active_pid = r.pid)) AS synchronous,
+       EXISTS (SELECT FROM pg_replication_slots WHERE slot_type = 'physical') AS slots,
        to_regnamespace('pgshepherd') IS NOT NULL AS has_schema,
        COALESCE(has_schema_privilege(to_regnamespace('pgshepherd')::oid, 'USAGE'), false) AS may_look
 """
@@ -59,10 +66,20 @@ async def _look(connection: asyncpg.Connection, target: ShardTarget, logins: Log
         timeline=timeline,
         max_prepared_transactions=facts["max_prepared"],
         pending_restart=facts["pending_restart"],
+        standbys=standbys(facts["named"], facts["followers"], facts["synchronous"], facts["slots"]),
         installed=installed,
         identity=identity,
         problems=tuple(problems),
     )
+
+
+def standbys(named: bool, followers: int, synchronous: bool | None, slots: bool) -> Standbys:
+    """`synchronous` is None where the login may not see it: then a name in synchronous_standby_names, for which every commit waits,
+    speaks for the standby that is there.  A slot without its standby stands for one that will come back.
+    """
+    if followers and (synchronous or (synchronous is None and named)):
+        return "synchronous"
+    return "asynchronous" if followers or slots else "none"
 
 
 async def _installation(

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from shardoperator.controller.platform import Desired
@@ -45,6 +45,7 @@ class StandalonePlatform:
         self._on_status = on_status
         self._process: asyncio.subprocess.Process | None = None
         self._served = ""
+        self._files: Mapping[str, str] = {}
         self._pause = RESTART_FIRST
         self._not_before = 0.0
 
@@ -100,6 +101,8 @@ class StandalonePlatform:
         if alive and self._served == config.config_hash:
             if await self._ready():
                 self._pause = RESTART_FIRST
+            if self._files != config.files:  # what replicates the shards: the proxy reads it again by itself
+                await asyncio.to_thread(self._write_files, config)
             return
         now = asyncio.get_running_loop().time()
         if self._process is not None and not alive:
@@ -115,6 +118,7 @@ class StandalonePlatform:
 
     def _write_files(self, config: RenderedConfig) -> None:
         """Each is replaced in one step, readable by us alone: users.toml holds passwords."""
+        self._files = config.files
         self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, text in config.files.items():
             temporary = self._state / f".{name}.new"

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from shardproxy.backend.connection import Credentials, ServerConnection, ShardAddress
 from shardproxy.backend.pool import Pool, PoolLimits
+from shardproxy.config.models import Standbys
 from shardproxy.errors import LinkLost, SqlError
 
 log = logging.getLogger("pgshepherd.proxy.backend")
@@ -48,6 +49,14 @@ class SlotBudget:
 
     size: int = 50
     timeout: float = 5.0
+
+
+@dataclass(frozen=True)
+class Guarantees:
+    """What is asked of a commit over several shards."""
+
+    last_agent: bool = False
+    replicated: bool = False
 
 
 class Slots:
@@ -88,8 +97,17 @@ class Cluster:
     """The shards of one logical database, in the order of pgdog.toml."""
 
     def __init__(
-        self, cluster_id: str, shards: Sequence[Shard], limits: PoolLimits, application_name: str, slots: SlotBudget
+        self,
+        cluster_id: str,
+        shards: Sequence[Shard],
+        limits: PoolLimits,
+        application_name: str,
+        slots: SlotBudget,
+        guarantees: Guarantees,
     ) -> None:
+        self.guarantees = guarantees
+        self.standbys: Mapping[int, Standbys] = {}
+        """What replicates each shard, by number, as the operator last saw."""
         self.cluster_id = cluster_id
         """16 hex digits; empty without pgshepherd.toml: then nothing may be prepared."""
         self.shards = tuple(shards)
@@ -131,6 +149,22 @@ class Cluster:
     def control_settings(self, role: str) -> Mapping[str, str]:
         """Startup parameters of control and coordinator sessions; `role` is the login, whatever ALTER ROLE .. SET role says."""
         return {**CONTROL_SETTINGS, "role": role, "application_name": self.application_name}
+
+    # --- what replicates the shards
+
+    def check_durability(self, participants: Collection[int]) -> None:
+        """Raises SqlError 55000 where `replicated` is asked for and a shard has no synchronous standby."""
+        lacking = [number for number in sorted(participants) if self.standbys.get(number) != "synchronous"]
+        if self.guarantees.replicated and lacking:
+            raise SqlError(
+                "55000",
+                f"durability is replicated, and shards {', '.join(map(str, lacking))} have no synchronous standby, as last seen",
+                hint="set synchronous_standby_names there and see that the standby is connected, or set durability to local",
+            )
+
+    def may_be_last_agent(self, decision: int) -> bool:
+        """A failover to an asynchronous standby could lose the decision shard's part for good, while the others commit."""
+        return self.guarantees.last_agent and self.standbys.get(decision) in ("none", "synchronous")
 
     # --- what the coordinator must know of the shards
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from shardproxy.config.environment import ROUTING_VARIABLE, pgdog_defaults, pgshepherd_defaults
 from shardproxy.config.keys import PGDOG_SECTIONS, USER_KEYS
-from shardproxy.config.models import PgdogFile, PgshepherdFile, ProxyConfig, UsersFile
+from shardproxy.config.models import PgdogFile, PgshepherdFile, ProxyConfig, Standbys, UsersFile
 from shardproxy.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
@@ -32,6 +32,8 @@ class LoadedConfig:
 
     config: ProxyConfig
     warnings: tuple[str, ...]
+    pgshepherd: Path | None = None
+    """Where pgshepherd.toml is."""
 
 
 def load(pgdog: Path, users: Path, pgshepherd: Path | None = None) -> LoadedConfig:
@@ -54,7 +56,15 @@ def load(pgdog: Path, users: Path, pgshepherd: Path | None = None) -> LoadedConf
     _check_routing(config, os.environ.get(ROUTING_VARIABLE))
     if ours is None and config.pgdog.general.two_phase_commit:
         warnings.append(f"no {PGSHEPHERD_FILE}: writes on several shards will be refused, because two_phase_commit is on")
-    return LoadedConfig(config, tuple(warnings))
+    return LoadedConfig(config, tuple(warnings), beside if ours is not None else None)
+
+
+def read_standbys(path: Path, cluster_id: str) -> dict[int, Standbys]:
+    """What replicates each shard, by number, as pgshepherd.toml says now; raises ConfigError, also where it is another cluster's."""
+    file = _validate(path.name, PgshepherdFile, pgshepherd_defaults(_read(path), os.environ))
+    if file.cluster.id != cluster_id:
+        raise ConfigError(f"{path.name}: it is of cluster {file.cluster.id} now, this instance serves {cluster_id}")
+    return {shard.number: shard.standbys for shard in file.shards}
 
 
 def _check_routing(config: ProxyConfig, wanted: str | None) -> None:

@@ -13,6 +13,9 @@ Milliseconds = Annotated[int, Field(ge=0, le=9223372036854775807)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 MonitoringPort = Annotated[int, Field(ge=0, le=65535)]
 PoolSize = Annotated[int, Field(ge=1, le=10000)]
+Durability = Literal["local", "replicated"]
+Standbys = Literal["unknown", "none", "asynchronous", "synchronous"]
+"""What replicates a shard, at best; `unknown`: nobody could look."""
 
 
 class _Section(BaseModel):
@@ -114,8 +117,8 @@ class ClusterSection(_Section):
 class TwoPhaseSection(_Section):
     """[two_phase_commit] of pgshepherd.toml"""
 
-    last_agent: Literal[False] = False
-    durability: Literal["local"] = "local"
+    last_agent: bool = False
+    durability: Durability = "local"
     prepare_timeout: Milliseconds = 60000
     resolution_timeout: Milliseconds = 10000
     finish_timeout: Milliseconds = 5000
@@ -138,6 +141,8 @@ class ShardIdentity(_Section):
     system_identifier: Annotated[int, Field(ge=1)]
     coordinator_user: str
     coordinator_password: SecretStr
+    standbys: Standbys = "unknown"
+    """As the operator last saw: read again while the proxy runs."""
 
 
 class HealthSection(_Section):

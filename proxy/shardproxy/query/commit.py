@@ -17,6 +17,7 @@ from shardproxy.backend.connection import Credentials, QueryResult, ServerConnec
 from shardproxy.backend.pool import Pool
 from shardproxy.errors import LinkLost, SqlError
 from shardproxy.metrics import Metrics
+from shardproxy.query import fence as fencing
 from shardproxy.twophase import coordinator as protocol
 from shardproxy.twophase import gid as gids
 from shardproxy.twophase import messages as m
@@ -74,6 +75,8 @@ class Commit:
     txn: str = field(default_factory=lambda: secrets.token_hex(16))
     error: SqlError | None = None
     reported: asyncio.Future[CommitResult] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _slots: list[int] = field(default_factory=list)
+    """Shards on which it holds a slot."""
     _replies: asyncio.Queue[m.Reply] = field(default_factory=asyncio.Queue)
     _asking: dict[int, tuple[ServerConnection, Pool]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -81,23 +84,26 @@ class Commit:
 
     async def begin(self, readers: tuple[int, ...]) -> None:
         """Take the slots and the epoch; raises SqlError or LinkLost, and then nothing was prepared."""
-        participants = sorted(frozenset(self.links) - frozenset(readers))
-        await self.cluster.slots.acquire(participants)
+        participants = frozenset(self.links) - frozenset(readers)
+        self.cluster.check_durability(participants)
+        decision = protocol.choose_decision(self.txn, participants)
+        last_agent = self.cluster.may_be_last_agent(decision)
+        self._slots = sorted(participants - {decision} if last_agent else participants)
+        await self.cluster.slots.acquire(self._slots)
         try:
-            self._state = await self._begin(readers)
+            self._state = await self._begin(participants, readers, decision, last_agent=last_agent)
         except BaseException:
-            self.cluster.slots.release(participants)
+            self.cluster.slots.release(self._slots)
             raise
 
     async def run(self) -> None:
         """Steps 1 to 5; sets `reported` once, and returns when nothing is left to do here."""
         assert self._state is not None
-        participants = [each.gid.shard for each in self._state.participants]
         try:
             with self.metrics.in_flight():
                 await self._drive(self._state)
         finally:
-            self.cluster.slots.release(participants)
+            self.cluster.slots.release(self._slots)
             await self._close()
 
     async def _drive(self, state: Coordinator) -> None:
@@ -114,9 +120,9 @@ class Commit:
                 self._arm(phase)
             state, commands = state.step(await self._replies.get())
 
-    async def _begin(self, readers: tuple[int, ...]) -> Coordinator:
-        participants = frozenset(self.links) - frozenset(readers)
-        decision = protocol.choose_decision(self.txn, participants)
+    async def _begin(
+        self, participants: frozenset[int], readers: tuple[int, ...], decision: int, *, last_agent: bool
+    ) -> Coordinator:
         epoch = await self.cluster.epoch(decision, self.timeouts.resolution)
         return protocol.begin(
             cluster=self.cluster.cluster_id,
@@ -126,18 +132,21 @@ class Commit:
             timelines={number: self.links[number].connection.timeline for number in participants},
             owners={number: self.links[number].connection.owner for number in participants},
             readers=readers,
+            last_agent=last_agent,
         )
 
     def _arm(self, phase: Phase) -> None:
         """Answer the client when a phase takes too long; asking, confirming and deciding share one limit."""
         if phase in (Phase.DECIDE, Phase.FINISH, Phase.ABORT):
             limit = self.timeouts.resolution if phase is Phase.DECIDE else self.timeouts.finish
+            if phase is Phase.DECIDE and self._state is not None and self._state.last_agent:
+                limit += self.timeouts.prepare  # deferred triggers run in this step
             loop = asyncio.get_running_loop()
             loop.call_later(limit, self._overdue, phase)
 
     def _overdue(self, phase: Phase) -> None:
         now = self._state.phase if self._state else Phase.DONE
-        undecided = (Phase.DECIDE, Phase.ASK, Phase.CONFIRM)
+        undecided = (Phase.DECIDE, Phase.ASK, Phase.CONFIRM, Phase.TOMBSTONE, Phase.FENCE)
         if now is phase or (phase in undecided and now in undecided):
             self._replies.put_nowait(m.Overdue())
 
@@ -176,37 +185,57 @@ class Commit:
 
     async def prepare(self, command: m.Prepare) -> m.Reply:
         """Step 1 on one participant."""
-        assert self._state is not None
         shard = command.shard
+        try:
+            result = await self._record_and(None, shard)
+        except LinkLost as error:
+            self._blame(SqlError("08006", f"the connection to shard {shard} was lost while preparing; nothing was committed"))
+            return m.Lost(shard, str(error))
+        return self._judge_prepare(shard, result)
+
+    async def _record_and(self, verb: str | None, shard: int) -> QueryResult:
+        """Step 1's message: the record, and PREPARE or another verb."""
+        assert self._state is not None
         gid = next(each.gid for each in self._state.participants if each.gid.shard == shard)
         link = self.links[shard]
         text = records.prepare_message(
             gid,
             [each.gid.shard for each in self._state.participants],
             raise_synchronous_commit=not (link.settled and link.connection.synchronous_commit_on),
+            verb=verb,
         )
+        return await link.connection.query(text, self.timeouts.prepare)
+
+    async def commit_last(self, command: m.CommitLast) -> m.Reply:
+        """Step 3 with last agent; a lost link is no word on how it ended."""
+        shard = command.shard
         try:
-            result = await link.connection.query(text, self.timeouts.prepare)
-        except LinkLost as error:
-            self._blame(SqlError("08006", f"the connection to shard {shard} was lost while preparing; nothing was committed"))
-            return m.Lost(shard, str(error))
-        return self._judge_prepare(shard, result)
+            return self._judge_last(shard, await self._record_and("COMMIT", shard))
+        except LinkLost:
+            text = f"the connection to shard {shard} was lost before it had committed; nothing was committed anywhere"
+            self._blame(SqlError("40001", text, hint="try it again"))
+            raise
+
+    def _judge_last(self, shard: int, result: QueryResult) -> m.Reply:
+        if result.error is not None:
+            _blame_record(self, shard, result.error)
+            return m.Refused(shard, open=result.status == "E")
+        if result.tag != "COMMIT":
+            self._blame(SqlError("40000", f"shard {shard} rolled the transaction back instead of committing it"))
+            return m.Refused(shard)
+        return m.Done(shard, durable=not _warned_late(result))
 
     def _judge_prepare(self, shard: int, result: QueryResult) -> m.Reply:
         if result.error is not None:
-            if result.error.sqlstate == SUPERSEDED:
-                self.cluster.forget_epoch(shard)
-            self._blame(_translated(result.error))
+            _blame_record(self, shard, result.error)
             return m.Refused(shard, open=result.status != "I")
-        recorded = result.tags.index("INSERT 0 1") + 1 if "INSERT 0 1" in result.tags else len(result.tags)
-        late = [code for code, tags_before in result.warnings if code in ("01000", "57P01") and tags_before >= recorded]
         if result.tag != "PREPARE TRANSACTION":
             self._blame(SqlError("40000", f"shard {shard} rolled the transaction back instead of preparing it"))
             return m.Refused(shard, open=result.status != "I")
         if any(code == "25P01" for code, _ in result.warnings):
             self._blame(SqlError("40000", f"shard {shard} says that it was outside the transaction when it prepared it"))
             return m.Refused(shard, prepared=True)
-        if late:
+        if _warned_late(result):
             self._blame(SqlError("40000", f"shard {shard} could not replicate the prepared transaction to its standby"))
             return m.Refused(shard, prepared=True)
         return m.Prepared(shard)
@@ -289,6 +318,24 @@ class Commit:
             return m.Failed(command.shard, result.error.sqlstate, result.error.message)
         return m.Done(command.shard, durable=not any(code == "01000" for code, _ in result.warnings))
 
+    async def write_tombstone(self, command: m.WriteTombstone) -> m.Reply:
+        """On the connection that has just shown neither GID nor record."""
+        connection, _ = self._asking[command.shard]
+        return await fencing.tombstone(connection, command, self.timeouts.resolution)
+
+    async def fence(self, command: m.Fence) -> m.Reply:
+        """Over a control session of the user, who may end his own sessions; it must be on the server that was asked."""
+        waiting, _ = self._asking[command.shard]
+        pool = self.cluster.control(self.credentials[command.shard], self.cluster.position(command.shard))
+        watching = await pool.acquire(self.cluster.control_settings(pool.user))
+        try:
+            if watching.timeline != waiting.timeline:
+                pool.discard(watching)
+                return m.Lost(command.shard, "the shard has failed over")
+            return await fencing.fence(waiting, watching, command, self.timeouts.resolution)
+        finally:
+            pool.release(watching)
+
     async def wait(self, command: m.Wait) -> m.Reply:
         """A pause that doubles from 50 ms to 2 s."""
         await asyncio.sleep(min(2.0, 0.05 * 2 ** min(command.attempt, 10)))
@@ -320,6 +367,18 @@ class Commit:
                 link.pool.release(link.connection)
         if not self.reported.done():
             self.reported.cancel()
+
+
+def _blame_record(commit: Commit, shard: int, error: SqlError) -> None:
+    if error.sqlstate == SUPERSEDED:
+        commit.cluster.forget_epoch(shard)
+    commit._blame(_translated(error))
+
+
+def _warned_late(result: QueryResult) -> bool:
+    """Whether the server said, after the record, that its standby may not have it; before it, a trigger's own words are honest."""
+    recorded = result.tags.index("INSERT 0 1") + 1 if "INSERT 0 1" in result.tags else len(result.tags)
+    return any(code in ("01000", "57P01") and tags_before >= recorded for code, tags_before in result.warnings)
 
 
 def _finished(shard: int, text: str, result: QueryResult) -> m.Reply:
@@ -359,6 +418,7 @@ def reader_error(result: QueryResult, shard: int) -> SqlError:
 
 _HANDLERS: dict[type, Callable[..., Awaitable[m.Reply]]] = {
     m.Prepare: Commit.prepare,
+    m.CommitLast: Commit.commit_last,
     m.CloseReader: Commit.close_reader,
     m.Rollback: Commit.rollback,
     m.CommitPrepared: Commit.commit_prepared,
@@ -367,5 +427,7 @@ _HANDLERS: dict[type, Callable[..., Awaitable[m.Reply]]] = {
     m.ReadGids: Commit.read_gids,
     m.ReadRecord: Commit.read_record,
     m.ConfirmDurable: Commit.confirm_durable,
+    m.WriteTombstone: Commit.write_tombstone,
+    m.Fence: Commit.fence,
     m.Wait: Commit.wait,
 }

@@ -1,8 +1,9 @@
-"""The coordinator of one cross-shard transaction, from the client's COMMIT to the end: classic form, sans-I/O.
+"""The coordinator of one cross-shard transaction, from the client's COMMIT to the end: sans-I/O.
 
-The transaction is committed at the moment the decision shard's COMMIT PREPARED is durable, and not before.  Invariants: step 3 is
-sent only when every participant is prepared and every reader closed; once it was sent, nothing is undone on another shard before
-the decision shard's abort is certain; PREPARE is sent once; 42704 is never taken for success.
+The transaction is committed at the moment the decision shard's commit is durable, and not before: its COMMIT PREPARED, or with last
+agent its COMMIT.  Invariants: step 3 is sent only when every other participant is prepared and every reader closed; once it was
+sent, nothing is undone on another shard before the decision shard's abort is certain; PREPARE and last agent's COMMIT are sent
+once; 42704 is never taken for success.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Phase(Enum):
     DECIDE = "decide"
     CONFIRM = "confirm that the decision is replicated"
     ASK = "ask the decision shard"
+    TOMBSTONE = "make sure that last agent's COMMIT can't get in any more"
+    FENCE = "end the session in which it still may"
     FINISH = "finish"
     ABORT = "abort"
     HANDED_OVER = "left to recovery"
@@ -61,6 +64,9 @@ Step = tuple["Coordinator", tuple[m.CoordinatorCommand, ...]]
 MAX_ABORT_ATTEMPTS = 3
 """After so many tries a part that must be rolled back is left to recovery."""
 
+FENCE_AFTER = 3
+"""So many questions whether last agent's COMMIT got in are asked before its session is ended."""
+
 
 @dataclass(frozen=True)
 class Coordinator:
@@ -69,6 +75,8 @@ class Coordinator:
     decision: int
     participants: tuple[Participant, ...]
     readers: tuple[int, ...] = ()
+    last_agent: bool = False
+    """The decision shard is not prepared: it commits in step 3, and it alone knows whether it did."""
     phase: Phase = Phase.PREPARE
     waiting: frozenset[int] = frozenset()
     """Shards whose reply is outstanding in this phase."""
@@ -82,8 +90,8 @@ class Coordinator:
     attempts: int = 0
 
     def start(self) -> Step:
-        """Step 1: record and prepare everywhere, in parallel."""
-        shards = [each.gid.shard for each in self.participants]
+        """Step 1: record and prepare everywhere, in parallel; with last agent not on the decision shard."""
+        shards = [each.gid.shard for each in self.participants if not (self.last_agent and each.gid.is_decision)]
         return replace(self, waiting=frozenset(shards)), tuple(m.Prepare(shard) for shard in shards)
 
     @property
@@ -107,6 +115,8 @@ class Coordinator:
             Phase.DECIDE: Coordinator._on_decided,
             Phase.CONFIRM: Coordinator._on_confirmed,
             Phase.ASK: Coordinator._on_asked,
+            Phase.TOMBSTONE: Coordinator._on_tombstone,
+            Phase.FENCE: Coordinator._on_fenced,
             Phase.FINISH: Coordinator._on_finished,
             Phase.ABORT: Coordinator._on_aborted,
         }[self.phase](self, reply)
@@ -146,13 +156,19 @@ class Coordinator:
 
     def _decide(self) -> Step:
         one = self._participant(self.decision)
-        command = m.CommitPrepared(one.gid, one.owner, timeline=one.gid.timeline)
-        return replace(self, phase=Phase.DECIDE, decided=True), (command,)
+        state = replace(self, phase=Phase.DECIDE, decided=True)
+        if self.last_agent:
+            return state, (m.CommitLast(self.decision),)
+        return state, (m.CommitPrepared(one.gid, one.owner, timeline=one.gid.timeline),)
 
     def _on_decided(self, reply: m.Reply) -> Step:
-        if isinstance(reply, m.Done) and reply.durable:
-            return self._finish()
-        return self._ask_later()
+        match reply:
+            case m.Done(durable=True):
+                return self._finish()
+            case m.Refused(shard, open=True):  # its block is still open: COMMIT never ran
+                return self._set(shard, Part.FAILED)._abort()
+            case _:
+                return self._ask_later()
 
     def _on_confirmed(self, reply: m.Reply) -> Step:
         if isinstance(reply, m.Done) and reply.durable:
@@ -176,7 +192,7 @@ class Coordinator:
             case m.Connected(shard, timeline):
                 return replace(self, failed_over=timeline > one.gid.timeline), (m.ReadGids(shard),)
             case m.GidsAre(_, gids) if any(gid == one.gid for gid, _ in gids):
-                return self._hand_over() if self.failed_over else self._decide()
+                return self._hand_over() if self.failed_over or self.last_agent else self._decide()
             case m.GidsAre(shard):
                 return self, (m.ReadRecord(shard),)
             case m.RecordIs(_, record, retired):
@@ -192,7 +208,25 @@ class Coordinator:
             return replace(self, phase=Phase.CONFIRM), (m.ConfirmDurable(self.decision),)
         if record is None and (self.failed_over or retired >= one.gid.epoch):
             return self._hand_over()
+        if record is None and self.last_agent:
+            command = m.WriteTombstone(self.decision, one.gid.txn, one.gid.epoch)
+            return replace(self, phase=Phase.TOMBSTONE), (command,)
         return self._set(self.decision, Part.ABORTED)._abort()
+
+    def _on_tombstone(self, reply: m.Reply) -> Step:
+        """Last agent: its COMMIT may still be on its way, so only a tombstone that got in proves that it never will."""
+        match reply:
+            case m.Done(shard):
+                return self._set(shard, Part.ABORTED)._abort()
+            case m.Blocked(shard) if self.attempts >= FENCE_AFTER:
+                one = self._participant(shard)
+                return replace(self, phase=Phase.FENCE), (m.Fence(shard, one.gid.txn, one.gid.epoch, one.owner),)
+            case _:
+                return self._ask_later()
+
+    def _on_fenced(self, _: m.Reply) -> Step:
+        """Its COMMIT may have got in before its session ended (!)."""
+        return self._ask_later()
 
     def _hand_over(self) -> Step:
         """Only recovery, which asks every member, can say: the client gets 08007, nothing is touched."""
@@ -307,7 +341,7 @@ class Coordinator:
                 return self._report(Outcome.COMMITTED)
             case Phase.ABORT:
                 return self._report(Outcome.ABORTED)
-            case Phase.DECIDE | Phase.ASK | Phase.CONFIRM:
+            case Phase.DECIDE | Phase.ASK | Phase.CONFIRM | Phase.TOMBSTONE | Phase.FENCE:
                 return self._report(Outcome.UNKNOWN)
             case _:
                 return self, ()
@@ -341,6 +375,7 @@ def begin(
     timelines: Mapping[int, int],
     owners: Mapping[int, str],
     readers: tuple[int, ...] = (),
+    last_agent: bool = False,
 ) -> Coordinator:
     """A coordinator for a client's COMMIT; `timelines` and `owners` name the participants, two or more.
 
@@ -350,7 +385,7 @@ def begin(
         Participant(Gid(cluster, txn, epoch, timelines[decision], timeline, decision, shard), owners[shard])
         for shard, timeline in sorted(timelines.items())
     )
-    return Coordinator(decision=decision, participants=participants, readers=readers)
+    return Coordinator(decision=decision, participants=participants, readers=readers, last_agent=last_agent)
 
 
 def choose_decision(txn: str, participants: frozenset[int]) -> int:

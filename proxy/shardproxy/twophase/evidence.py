@@ -61,6 +61,8 @@ class Verdict:
     failures: tuple[str, ...] = ()
     loss: str = ""
     """What may have been lost: to be alerted."""
+    waits: bool = False
+    """The tombstone waits for an open transaction: if that outlasts the grace period, it is to be fenced."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,17 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class CommitLast:
+    """Send `records.prepare_message` with COMMIT in the place of PREPARE: step 3 with last agent; answered by Done, Refused or Lost.
+
+    Sent once.  Refused with `open`: the transaction block has failed and is still open, so COMMIT never ran.  Refused without it
+    proves nothing (!).
+    """
+
+    shard: int
+
+
+@dataclass(frozen=True)
 class CloseReader:
     """Send `records.CLOSE_READER`; answered by Done, Refused or Lost."""
 
@@ -142,9 +153,6 @@ class ReadRecord:
     shard: int
 
 
-# --- commands of recovery alone
-
-
 @dataclass(frozen=True)
 class WriteTombstone:
     """`records.tombstone` under a short lock_timeout; answered by Done, NotInserted, Blocked, Failed or Lost."""
@@ -152,6 +160,23 @@ class WriteTombstone:
     shard: int
     txn: str
     epoch: int
+
+
+@dataclass(frozen=True)
+class Fence:
+    """The tombstone again, and while it waits a second session ends what it waits for; answered by Done, Blocked, Failed or Lost.
+
+    Only a session of `owner` with an open transaction that has written this very record is ended (`records.fence`).  Done = nothing
+    stands in the tombstone's way any more, and no word on how it ended: ask again (!).
+    """
+
+    shard: int
+    txn: str
+    epoch: int
+    owner: str
+
+
+# --- commands of recovery alone
 
 
 @dataclass(frozen=True)
@@ -272,13 +297,14 @@ class NotInserted:
 
 @dataclass(frozen=True)
 class Blocked:
-    """55P03: an open transaction has written the record and not yet ended."""
+    """55P03: an open transaction has written the record and not yet ended, or the table is locked."""
 
     shard: int
 
 
 CoordinatorCommand = (
     Prepare
+    | CommitLast
     | CloseReader
     | Rollback
     | Report
@@ -290,9 +316,11 @@ CoordinatorCommand = (
     | Connect
     | ReadGids
     | ReadRecord
+    | WriteTombstone
+    | Fence
 )
 RecoveryCommand = (
-    CommitPrepared | RollbackPrepared | ConfirmDurable | Connect | ReadGids | ReadRecord | WriteTombstone | WriteAudit
+    CommitPrepared | RollbackPrepared | ConfirmDurable | Connect | ReadGids | ReadRecord | WriteTombstone | Fence | WriteAudit
 )
 Reply = (
     Prepared

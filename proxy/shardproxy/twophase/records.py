@@ -45,7 +45,7 @@ CLOSE_READER = "SELECT 1/(pg_catalog.pg_current_xact_id_if_assigned() IS NULL)::
 def prepare_message(
     gid: Gid, participants: Iterable[int], *, raise_synchronous_commit: bool = True, verb: str | None = None
 ) -> str:
-    """Step 1's one simple-query message: record and PREPARE.
+    """Step 1's one simple-query message: record and PREPARE; with last agent step 3's on the decision shard, `verb` = COMMIT.
 
     The SAVEPOINT fails (25P01) outside a transaction, where INSERT; PREPARE would prepare an empty one with a record.  On the
     decision shard the epoch is read, so that a coordinator that was superseded twice gets 23502.
@@ -103,4 +103,30 @@ def tombstone(txn: str, decision_shard: int, epoch: int) -> str:
         "INSERT INTO pgshepherd.commit_record (txn, shard, decision_shard, epoch, participants, outcome) "
         f"SELECT '{txn}', {decision_shard}, {decision_shard}, {epoch}, '{{}}', 'abort' "
         f"FROM pgshepherd.shard WHERE retired < {epoch} ON CONFLICT DO NOTHING"
+    )
+
+
+def limited_tombstone(txn: str, decision_shard: int, epoch: int, lock_timeout: str) -> str:
+    """The tombstone in one simple-query message that waits no longer (55P03) for somebody's open transaction."""
+    return f"SET LOCAL lock_timeout = '{lock_timeout}'; {tombstone(txn, decision_shard, epoch)}"
+
+
+TOMBSTONE_WAIT = "500ms"
+"""How long the tombstone waits for a coordinator that has written its record and not yet ended."""
+
+FENCED_WAIT = "3s"
+"""How long it waits while a second session ends that coordinator's: enough for a look, and for a session to end."""
+
+
+def fence(waiter: int) -> str:
+    """End the session whose open transaction keeps the tombstone of the backend `waiter` waiting, if it is the current role's own.
+
+    Only a wait for a transactionid counts: one for a relation is somebody's DDL.  A prepared transaction has no pid.
+    """
+    return (
+        "SELECT pg_catalog.pg_terminate_backend(h.pid) FROM pg_catalog.pg_locks w JOIN pg_catalog.pg_locks h "
+        "ON h.transactionid = w.transactionid "
+        f"WHERE w.pid = {waiter} AND w.locktype = 'transactionid' AND NOT w.granted "
+        "AND h.locktype = 'transactionid' AND h.granted AND h.mode = 'ExclusiveLock' AND h.pid IS NOT NULL "
+        "AND EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = h.pid AND a.usename = current_user)"
     )

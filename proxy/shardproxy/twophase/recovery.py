@@ -29,6 +29,7 @@ class Phase(Enum):
     ASK_MEMBERS = "ask all other members"
     AUDIT = "announce an abort after a failover"
     WIN = "win the right to abort on the decision shard"
+    FENCE = "end the open transaction that keeps the tombstone waiting"
     CONFIRM = "confirm that the commit record is replicated"
     ACT = "commit or roll back what is still prepared"
     LAST = "roll back the decision shard's part, last"
@@ -50,6 +51,8 @@ class Resolver:
     """The GIDs that the scan found, with their owners: a hint, read again before anything is done."""
     read_only: bool = False
     """Stop before the first write and say what would be done."""
+    fence: bool = False
+    """The tombstone has waited for longer than the grace period: whose transaction keeps it waiting is frozen, or gone."""
     phase: Phase = Phase.ASK_DECISION
     views: tuple[ShardView, ...] = ()
     waiting: frozenset[int] = frozenset()
@@ -73,6 +76,7 @@ class Resolver:
         handler = {
             Phase.AUDIT: Resolver._audited,
             Phase.WIN: Resolver._won,
+            Phase.FENCE: Resolver._fenced,
             Phase.CONFIRM: Resolver._confirmed,
             Phase.ACT: Resolver._acted,
             Phase.LAST: Resolver._acted,
@@ -143,14 +147,28 @@ class Resolver:
                 how = "rolled back on the decision shard" if self._has_decision_part() else "tombstone written"
                 state = replace(self, acted=(*self.acted, f"shard {shard}: {how}"))
                 return state._without(shard)._act()
+            case m.Blocked(shard) if self.fence:
+                owner = self.seen[0][1]
+                return replace(self, phase=Phase.FENCE), (m.Fence(shard, self.gid.txn, self.gid.epoch, owner),)
             case m.Blocked():
-                return self._end(self._doubt("its coordinator has written the record on the decision shard and is still at work"))
+                return self._wait("its coordinator has written the record on the decision shard and is still at work")
             case m.Lost():
                 return self._end(self._doubt(f"decision shard: {_say(reply)}"))
             case m.Failed(_, sqlstate) if sqlstate != BUSY or self.rounds + 1 >= MAX_ROUNDS:
                 return self._end(self._doubt(f"decision shard: {_say(reply)}"))
             case _:
                 return self._again()
+
+    def _fenced(self, reply: m.Reply) -> Step:
+        """Its COMMIT may have got in, so everything is asked again (!)."""
+        if isinstance(reply, m.Done):
+            return self._again()
+        if isinstance(reply, m.Blocked):
+            return self._wait(f"what the tombstone waits for on the decision shard is no open transaction of {self.seen[0][1]!r}")
+        return self._wait(f"the coordinator's session on the decision shard could not be ended: {_say(reply)}")
+
+    def _wait(self, reason: str) -> Step:
+        return self._end(replace(self._doubt(reason), waits=True))
 
     def _confirmed(self, reply: m.Reply) -> Step:
         if isinstance(reply, m.Done) and reply.durable:

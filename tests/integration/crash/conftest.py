@@ -44,6 +44,31 @@ async def three(servers: Servers, warm: Warm) -> AsyncIterator[Arena]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def last_two(servers: Servers, warm: Warm) -> AsyncIterator[Arena]:
+    """Two shards, and last agent."""
+    async with bench(servers, 2) as one:
+        one.standbys = "none"
+        arena = await Arena.build(one, warm, last_agent=True, prepare_timeout=1500, resolution_timeout=4000, finish_timeout=600)
+        await arena.plant_foreign(0)
+        try:
+            yield arena
+        finally:
+            await arena.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def last_three(servers: Servers, warm: Warm) -> AsyncIterator[Arena]:
+    """Three shards, and last agent."""
+    async with bench(servers, 3) as one:
+        one.standbys = "synchronous"
+        arena = await Arena.build(one, warm, last_agent=True)
+        try:
+            yield arena
+        finally:
+            await arena.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def patient(servers: Servers, warm: Warm) -> AsyncIterator[Arena]:
     """Two shards, and a proxy that gives up late: for coordinators that are frozen for a while."""
     async with bench(servers, 2) as one:

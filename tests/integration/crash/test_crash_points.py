@@ -6,38 +6,18 @@ What the shards show between the kill and the recovery proves that the kill hit 
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Sequence
 
 import pytest
 
 import points
-from arena import Arena, Attempt, Transaction, check
+from arena import Arena, Attempt, Transaction, break_off, check
 from points import Point, decided_after
 from shardoperator.standalone.demo.link import Direction, When
 from work import automatic, reading, refused, transfer
 
 ENDS = (When.BEFORE, When.AFTER)
-
-
-async def break_off(arena: Arena, transaction: Transaction, point: Point, when: When) -> tuple[Attempt, bool]:
-    """Run it up to the message, kill the proxy there, and wait until the servers have seen everything that was sent.
-
-    False: the message never came.
-    """
-    client = await arena.start()
-    traps = point.traps(arena.bench.links, when)
-    attempt = Attempt()
-    task = asyncio.create_task(attempt.run(client, transaction))
-    hits = [asyncio.create_task(trap.hit.wait()) for trap in traps]
-    await asyncio.wait({task, *hits}, return_when=asyncio.FIRST_COMPLETED, timeout=15)
-    for hit in hits:
-        hit.cancel()
-    await arena.kill()
-    await task
-    client.terminate()
-    return attempt, any(trap.hit.is_set() for trap in traps)
 
 
 async def killed(arena: Arena, transaction: Transaction, point: Point, when: When, participants: Sequence[int]) -> Attempt:

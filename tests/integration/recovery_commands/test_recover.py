@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from bench import PASSWORD, Bench, Servers, bench
@@ -81,6 +82,24 @@ async def test_observe_changes_nothing_and_is_a_finding(pair: Bench) -> None:
     assert one.gid(1) in ended.out
     assert "nothing to resolve" not in ended.out
     assert ended.code == 1
+
+
+async def test_one_pass_waits_for_its_fence(pair: Bench) -> None:
+    """A coordinator's session that has written the record and hangs: ended after the grace period, by the same command."""
+    one = await lost(pair)
+    await pair.servers[0].psql(f"ROLLBACK PREPARED '{one.gid(0)}'", pair.database)
+    frozen = await asyncpg.connect(pair.servers[0].dsn(pair.database, "app", PASSWORD), timeout=10)
+    await frozen.execute("BEGIN")
+    await frozen.execute(
+        "INSERT INTO pgshepherd.commit_record (txn, shard, decision_shard, epoch, participants) "
+        f"VALUES ('{one.txn}', 0, 0, 1, '{{0,1}}')"
+    )
+    ended = await run("recover", *dsns(pair), "--grace", "1s")
+    frozen.terminate()
+    assert ended.code == 0, ended.said
+    assert "still at work" in ended.out
+    assert await pair.on_shards("SELECT outcome FROM pgshepherd.commit_record") == ["abort", ""]
+    assert await one.left() == []
 
 
 async def test_what_could_not_be_finished_is_a_finding(pair: Bench) -> None:

@@ -18,7 +18,13 @@ Make = Callable[[], Inputs]
 
 _PAUSED = {"pgshepherd.io/paused": "true"}
 _NO_TWO_PHASE = {"enabled": False}
+_REPLICATED = {"durability": "replicated"}
 _STUCK = report(prepared(TransactionClass.IN_DOUBT, 700))
+
+
+def _replicated(number: int) -> ShardObservation:
+    return shard(number, standbys="synchronous")
+
 
 CASES: list[tuple[str, str, str, Make]] = [
     ("Ready", "True", "AllShardsReady", inputs),
@@ -48,6 +54,9 @@ CASES: list[tuple[str, str, str, Make]] = [
     ("Degraded", "True", "PartialProxy", lambda: inputs(proxy=proxies(1))),
     ("Degraded", "False", "AsExpected", lambda: inputs(proxy=proxies(0))),
     ("Degraded", "True", "SharedServer", lambda: inputs(shard(0), _on_server_of_first(1))),
+    ("Degraded", "True", "PreflightFinding", lambda: inputs(_replicated(0), shard(1), of=cluster(twoPhaseCommit=_REPLICATED))),
+    ("Degraded", "False", "AsExpected", lambda: inputs(_replicated(0), _replicated(1), of=cluster(twoPhaseCommit=_REPLICATED))),
+    ("Degraded", "False", "AsExpected", lambda: inputs(of=cluster(twoPhaseCommit=_REPLICATED | _NO_TWO_PHASE))),
     ("Degraded", "False", "AsExpected", inputs),
     ("Stalled", "True", "DestructiveChange", lambda: inputs(known_numbers={"shop-1": 7})),
     ("Stalled", "True", "InvalidSpec", lambda: inputs(invalid="spec.shards: Field required")),

@@ -14,7 +14,9 @@ from observed import CLUSTER_ID, cluster
 from shardoperator.models.spec import ShardedCluster
 from shardoperator.resources.config import Listen, Logins, RenderedConfig, render_config
 from shardproxy.config.keys import PGDOG_SECTIONS, USER_KEYS
-from shardproxy.config.load import load
+from shardproxy.config.load import load, read_standbys
+from shardproxy.config.models import Standbys
+from shardproxy.errors import ConfigError
 
 SECRET = 's3cret "quoted" \\ \'é'
 LOGINS = Logins([("coordinator", SECRET)] * 2, {"app": SECRET})
@@ -103,6 +105,7 @@ def test_no_secret_in_a_repr_or_in_pgdog_toml() -> None:
     assert "s3cret" not in config.files["pgdog.toml"]
 
 
+SEEN: list[list[Standbys]] = [["synchronous", "none"], ["asynchronous", "unknown"]]
 BASE = rendered(cluster())
 ROUTING: list[RenderedConfig] = [
     rendered(cluster(), cluster_id="f" * 16),
@@ -118,6 +121,24 @@ HARMLESS: list[RenderedConfig] = [
     rendered(cluster(twoPhaseCommit={"enabled": True, "auto": False})),
     rendered(cluster(), listen=Listen(port=7432)),
 ]
+
+
+@pytest.mark.parametrize("asked", [{"lastAgent": True}, {"durability": "replicated"}])
+def test_what_replicates_the_shards_is_told_without_rolling_the_proxies(asked: dict[str, Any], tmp_path: Path) -> None:
+    made = [render_config(cluster(twoPhaseCommit=asked), CLUSTER_ID, [11, 12], LOGINS, Listen(), seen) for seen in SEEN]
+    assert made[0].files != made[1].files
+    assert made[0].config_hash == made[1].config_hash != BASE.config_hash
+    for config, seen in zip(made, SEEN, strict=True):
+        loaded = load(*written(config, tmp_path))
+        assert loaded.warnings == ()
+        assert loaded.pgshepherd is not None
+        assert read_standbys(loaded.pgshepherd, CLUSTER_ID) == dict(enumerate(seen))
+    with pytest.raises(ConfigError, match="this instance serves"):
+        read_standbys(tmp_path / "pgshepherd.toml", "f" * 16)
+
+
+def test_nobody_is_told_what_nobody_asks_for() -> None:
+    assert [render_config(cluster(), CLUSTER_ID, [11, 12], LOGINS, Listen(), seen).files for seen in SEEN] == [BASE.files] * 2
 
 
 def test_the_same_input_gives_the_same_files() -> None:

@@ -83,6 +83,33 @@ def test_errors(error: SqlError, status: str, reply: m.Reply, told: str) -> None
     assert judged(QueryResult(error=error, status=status)) == (reply, told)
 
 
+COMMITTED = [*PLAIN[:-1], "COMMIT"]
+
+
+@pytest.mark.parametrize(
+    ("result", "reply", "told"),
+    [
+        (QueryResult(tags=COMMITTED), m.Done(1), ""),
+        (warned(COMMITTED, "01000", len(COMMITTED) - 1), m.Done(1, durable=False), ""),
+        (warned(COMMITTED, "57P01", len(COMMITTED) - 1), m.Done(1, durable=False), ""),
+        (warned(COMMITTED, "01000", 3), m.Done(1), ""),
+        (QueryResult(tags=[*PLAIN[:-1], "ROLLBACK"]), m.Refused(1), "40000"),
+        (QueryResult(tags=PLAIN[:3], error=SqlError("23505", ""), status="E"), m.Refused(1, open=True), "23505"),
+        (QueryResult(tags=PLAIN[:-1], error=SqlError("40001", ""), status="I"), m.Refused(1), "40001"),
+        (
+            QueryResult(error=SqlError("23505", "", schema="pgshepherd", table="commit_record"), status="E"),
+            m.Refused(1, open=True),
+            "40001",
+        ),
+    ],
+)
+def test_last_agent(result: QueryResult, reply: m.Reply, told: str) -> None:
+    """Only a block that is still open proves that COMMIT never ran."""
+    blamed = Blamed()
+    assert Commit._judge_last(cast("Any", blamed), 1, result) == reply
+    assert (blamed.error.sqlstate if blamed.error is not None else "") == told
+
+
 def test_only_its_own_tag_is_success() -> None:
     commit, rollback = "COMMIT PREPARED 'x'", "ROLLBACK PREPARED 'x'"
     assert _finished(1, commit, QueryResult(tags=["COMMIT PREPARED"])) == m.Done(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shardproxy.twophase import messages as m
-from shardproxy.twophase.coordinator import Coordinator, Phase, begin, choose_decision
+from shardproxy.twophase.coordinator import FENCE_AFTER, Coordinator, Phase, begin, choose_decision
 from shardproxy.twophase.gid import Gid
 from shardproxy.twophase.messages import Outcome
 
@@ -13,11 +15,12 @@ D, P = 0, 1
 class Script:
     """Feeds replies and remembers commands."""
 
-    def __init__(self, readers: tuple[int, ...] = ()) -> None:
+    def __init__(self, readers: tuple[int, ...] = (), *, last_agent: bool = False) -> None:
         timelines, owners = {D: 1, P: 1}, {D: "app", P: "app"}
         state = begin(
-            cluster="00c0ffee00c0ffee", txn="ab" * 16, epoch=3, decision=D, timelines=timelines, owners=owners, readers=readers
-        )
+            cluster="00c0ffee00c0ffee", txn="ab" * 16, epoch=3, decision=D, timelines=timelines, owners=owners, readers=readers,
+            last_agent=last_agent,
+        )  # fmt: skip
         self.state, self.commands = state.start()
 
     def reply(self, *replies: m.Reply) -> tuple[m.CoordinatorCommand, ...]:
@@ -32,7 +35,22 @@ class Script:
         return next(each.gid for each in self.state.participants if each.gid.shard == shard)
 
     def decide(self) -> Script:
-        self.reply(m.Prepared(D), m.Prepared(P))
+        self.reply(*([] if self.state.last_agent else [m.Prepared(D)]), m.Prepared(P))
+        return self
+
+    def asked(self, record: m.Record | None = None, *, retired: int = 0, timeline: int = 1) -> Script:
+        """The decision shard shows no GID, and this."""
+        assert self.commands == (m.Connect(D),)
+        assert self.reply(m.Connected(D, timeline)) == (m.ReadGids(D),)
+        assert self.reply(m.GidsAre(D, ())) == (m.ReadRecord(D),)
+        self.reply(m.RecordIs(D, record, retired))
+        return self
+
+    def again(self) -> Script:
+        """After the pause that it has asked for."""
+        (wait,) = self.commands
+        assert isinstance(wait, m.Wait)
+        self.reply(m.Elapsed(D))
         return self
 
     def reported(self) -> Outcome | None:
@@ -191,3 +209,110 @@ def test_the_state_is_a_value() -> None:
     script = Script()
     assert isinstance(script.state, Coordinator)
     assert hash(script.state) == hash(Script().state)
+
+
+TOMBSTONE = m.WriteTombstone(D, "ab" * 16, 3)
+
+
+def test_last_agent_the_way_through() -> None:
+    script = Script(last_agent=True)
+    assert script.commands == (m.Prepare(P),), "the decision shard is not prepared"
+    assert script.reply(m.Prepared(P)) == (m.CommitLast(D),)
+    (finish,) = script.reply(m.Done(D))
+    assert isinstance(finish, m.CommitPrepared)
+    assert finish.shard == P
+    assert script.reply(m.Done(P)) == (m.Report(Outcome.COMMITTED, frozenset()),)
+
+
+def test_last_agent_readers_are_closed_before_the_decision() -> None:
+    script = Script(readers=(2,), last_agent=True).decide()
+    assert script.commands == (m.CloseReader(2),)
+    assert script.reply(m.Done(2)) == (m.CommitLast(D),)
+
+
+def test_last_agent_a_refused_prepare_rolls_the_open_decision_shard_back() -> None:
+    script = Script(last_agent=True)
+    assert script.reply(m.Refused(P)) == (m.Rollback(D),)
+    script.reply(m.Done(D))
+    assert script.reported() is Outcome.ABORTED
+
+
+def test_last_agent_a_failed_block_is_a_certain_abort() -> None:
+    script = Script(last_agent=True).decide()
+    script.reply(m.Refused(D, open=True))
+    assert script.kinds() == ["Rollback", "RollbackPrepared"]
+    script.reply(m.Done(D), m.Done(P))
+    assert script.reported() is Outcome.ABORTED
+
+
+@pytest.mark.parametrize("reply", [m.Lost(D), m.Refused(D), m.Done(D, durable=False)])
+def test_last_agent_nothing_else_is(reply: m.Reply) -> None:
+    script = Script(last_agent=True).decide()
+    assert script.reply(reply) == (m.Connect(D),)
+
+
+def test_last_agent_a_record_that_got_in_is_a_commit() -> None:
+    script = Script(last_agent=True).decide()
+    script.reply(m.Lost(D))
+    assert script.asked(m.Record("commit", "app")).commands == (m.ConfirmDurable(D),)
+    script.reply(m.Done(D))
+    assert script.kinds() == ["CommitPrepared"]
+
+
+def test_last_agent_neither_proves_nothing_before_the_tombstone_is_in() -> None:
+    script = Script(last_agent=True).decide()
+    script.reply(m.Lost(D))
+    assert script.asked().commands == (TOMBSTONE,)
+    script.reply(m.Done(D))
+    assert script.kinds() == ["RollbackPrepared"]
+    script.reply(m.Done(P))
+    assert script.reported() is Outcome.ABORTED
+
+
+@pytest.mark.parametrize("reply", [m.NotInserted(D), m.Lost(D), m.Failed(D, "40001"), m.Blocked(D)])
+def test_last_agent_a_tombstone_that_is_not_in_is_asked_about(reply: m.Reply) -> None:
+    script = Script(last_agent=True).decide()
+    script.reply(m.Lost(D))
+    script.asked()
+    script.reply(reply)
+    script.again().asked(m.Record("commit", "app"))
+    assert script.commands == (m.ConfirmDurable(D),)
+
+
+def test_last_agent_a_tombstone_that_keeps_waiting_is_fenced_and_asked_about() -> None:
+    script = Script(last_agent=True).decide()
+    script.reply(m.Lost(D))
+    for _ in range(FENCE_AFTER - 1):
+        script.asked()
+        script.reply(m.Blocked(D))
+        script.again()
+    script.asked()
+    assert script.reply(m.Blocked(D)) == (m.Fence(D, "ab" * 16, 3, "app"),)
+    script.reply(m.Done(D))
+    assert script.reported() is None, "its COMMIT may have got in"
+    script.again().asked(m.Record("commit", "app"))
+    assert script.commands == (m.ConfirmDurable(D),)
+
+
+@pytest.mark.parametrize(("retired", "timeline"), [(3, 1), (0, 2)])
+def test_last_agent_no_tombstone_where_absence_says_nothing(retired: int, timeline: int) -> None:
+    """The epoch is retired, or the shard has failed over: only recovery, which asks all, may conclude."""
+    script = Script(last_agent=True).decide()
+    script.reply(m.Lost(D))
+    script.asked(retired=retired, timeline=timeline)
+    assert script.commands == (m.Report(Outcome.UNKNOWN, frozenset({D, P})),)
+
+
+def test_last_agent_a_gid_that_it_never_made_is_left_to_recovery() -> None:
+    script = Script(last_agent=True).decide()
+    script.reply(m.Lost(D), m.Connected(D, 1), m.GidsAre(D, ((script.gid(D), "mallory"),)))
+    assert script.reported() is Outcome.UNKNOWN
+
+
+def test_last_agent_overdue_while_the_tombstone_waits() -> None:
+    script = Script(last_agent=True).decide()
+    script.reply(m.Lost(D))
+    script.asked()
+    assert script.reply(m.Overdue()) == (m.Report(Outcome.UNKNOWN, frozenset({D, P})),)
+    script.reply(m.Done(D))
+    assert script.kinds() == ["RollbackPrepared"], "the work goes on behind the client"

@@ -27,9 +27,9 @@ def part(shard: int, owner: str = "app") -> tuple[Gid, str]:
 class Script:
     """Feeds replies and remembers commands."""
 
-    def __init__(self, *, read_only: bool = False, seen: tuple[int, ...] = (P, Q)) -> None:
+    def __init__(self, *, read_only: bool = False, fence: bool = False, seen: tuple[int, ...] = (P, Q)) -> None:
         shards = frozenset({D, P, Q})
-        self.state = Resolver(gid(P), shards, tuple(part(shard) for shard in seen), read_only=read_only)
+        self.state = Resolver(gid(P), shards, tuple(part(shard) for shard in seen), read_only=read_only, fence=fence)
         self.state, self.commands = self.state.start()
 
     def reply(self, *replies: m.Reply) -> tuple[m.RecoveryCommand, ...]:
@@ -169,6 +169,44 @@ def test_a_blocked_tombstone_waits_for_the_coordinator() -> None:
     script = Script().undecided(decision_prepared=False)
     script.reply(m.Blocked(D))
     script.ends(TransactionClass.IN_DOUBT, "still at work")
+    assert script.verdict.waits
+
+
+def _blocked_for_too_long() -> Script:
+    script = Script(fence=True).undecided(decision_prepared=False)
+    assert script.reply(m.Blocked(D)) == (m.Fence(D, "ab" * 16, 5, "app"),)
+    return script
+
+
+def test_after_the_fence_everything_is_asked_again() -> None:
+    """The coordinator's COMMIT may have got in before its session ended."""
+    script = _blocked_for_too_long()
+    assert script.reply(m.Done(D)) == (m.Connect(D),)
+    script.shows(D, prepared=False, record=APP)
+    script.shows(P)
+    script.shows(Q)
+    assert script.commands == (m.ConfirmDurable(D),)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (m.Blocked(D), "no open transaction of 'app'"),
+        (m.Failed(D, "42501", 'GRANT "app" TO recovery'), 'GRANT "app"'),
+        (m.Lost(D, "reset"), "reset"),
+    ],
+)
+def test_what_may_not_be_fenced_is_waited_for(reply: m.Reply, words: str) -> None:
+    script = _blocked_for_too_long()
+    script.reply(reply)
+    script.ends(TransactionClass.IN_DOUBT, words)
+    assert script.verdict.waits
+    assert script.verdict.acted == ()
+
+
+def test_the_fence_is_not_used_while_the_tombstone_gets_in() -> None:
+    script = Script(fence=True).undecided(decision_prepared=False)
+    assert {command.shard for command in script.reply(m.Done(D))} == {P, Q}
 
 
 def test_after_a_failover_the_abort_is_announced_and_the_decision_shard_comes_last() -> None:
