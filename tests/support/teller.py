@@ -29,9 +29,11 @@ async def _move(client: asyncpg.Connection, source: int, target: int, token: str
             await client.execute("INSERT INTO entries (customer_id, token, amount) VALUES ($1, $2, $3)", account, token, amount)
         doubt = UNKNOWN
         await transaction.commit()
-    except _LOST:
+    except _LOST as error:
+        sys.stderr.write(f"{doubt}: {error!r}\n")
         return doubt
     except asyncpg.PostgresError as error:
+        sys.stderr.write(f"{doubt}, {error.sqlstate}: {error}\n")
         return doubt if error.sqlstate == _TRANSACTION_RESOLUTION_UNKNOWN else FAILED
     return COMMITTED
 
@@ -44,9 +46,10 @@ async def _teller(dsn: str, accounts: list[list[int]], stop: asyncio.Event, told
             await asyncio.sleep(0.2)
             continue
         try:
-            while not stop.is_set() and not client.is_closed():
+            word = COMMITTED
+            while word == COMMITTED and not stop.is_set():  # whoever was told anything else begins anew
                 token = secrets.token_hex(8)
-                told[token] = await _move(client, random.choice(accounts[0]), random.choice(accounts[1]), token)
+                word = told[token] = await _move(client, random.choice(accounts[0]), random.choice(accounts[1]), token)
         finally:
             client.terminate()
 
