@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shardoperator.cli import kubernetes, offline, recovery, running, shards, status
+from shardoperator.cli import byhand, kubernetes, offline, recovery, running, shards, status
 from shardoperator.cli.output import ExitCode, complain
 from shardoperator.errors import ShardoperatorError
 
@@ -27,6 +27,9 @@ app.command("status")(status.status)
 app.command("check")(shards.check)
 app.command("adopt")(shards.adopt)
 app.command("recover")(recovery.recover)
+recovery.transactions.command("commit")(byhand.commit)
+recovery.transactions.command("rollback")(byhand.rollback)
+recovery.transactions.command("acknowledge")(byhand.acknowledge)
 app.add_typer(recovery.transactions, name="transactions")
 app.command("render")(offline.render)
 app.command("route")(offline.route)

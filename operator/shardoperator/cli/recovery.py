@@ -1,4 +1,4 @@
-"""recover, and transactions list and explain: from a manifest or from DSNs alone."""
+"""recover, and transactions list and explain: from a manifest, DSNs, or a ShardedCluster's name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ GraceOption = Annotated[str, typer.Option("--grace", help="younger ones are left
 transactions = typer.Typer(no_args_is_help=True, help="Prepared transactions: what there is, and why.")
 
 
-def _targets(file: Path | None, secrets: Path | None, dsns: list[str] | None, place: Place | None = None) -> list[ShardTarget]:
+def given_targets(
+    file: Path | None, secrets: Path | None, dsns: list[str] | None, place: Place | None = None
+) -> list[ShardTarget]:
     if sum(map(bool, (file, dsns, place))) != 1:
         text = "a manifest (-f), the shards' DSNs (--dsn, once for each), or the name of a ShardedCluster in Kubernetes"
         fail(f"give one of these: {text}", ExitCode.USAGE)
@@ -51,7 +53,7 @@ def _targets(file: Path | None, secrets: Path | None, dsns: list[str] | None, pl
         fail(str(error), ExitCode.USAGE)
 
 
-def _not_looked_at(found: Discovered) -> list[str]:
+def not_looked_at(found: Discovered) -> list[str]:
     """Shards of which nothing is known in this pass: a finding, whatever the others show."""
     lines = [f"{where}: {why}" for where, why in found.failed]
     missing = sorted(found.members - {target.number for target in found.targets})
@@ -68,7 +70,7 @@ def _pass(given: list[ShardTarget], grace: float) -> tuple[RecoveryReport, bool]
         found = await discover(given)
         controller = RecoveryController(found.cluster, found.targets, found.members, grace=grace, resolve=False)
         report = await controller.run_pass()
-        return report, [*_not_looked_at(found), *_failed(report)]
+        return report, [*not_looked_at(found), *_failed(report)]
 
     try:
         report, unseen = asyncio.run(look())
@@ -99,7 +101,7 @@ def list_transactions(
 
     Example: pgshepherd transactions list -f shop.yaml
     """
-    given = _targets(file, secrets, dsn, place_of(name, namespace, kubeconfig, context))
+    given = given_targets(file, secrets, dsn, place_of(name, namespace, kubeconfig, context))
     report, complete = _pass(given, duration(grace, "--grace"))
     print_transactions(report.transactions, output, complete=complete)
     raise typer.Exit(ExitCode.DONE if complete else ExitCode.FINDING)
@@ -121,7 +123,7 @@ def explain(
 
     Example: pgshepherd transactions explain 0123456789abcdef0123456789abcdef -f shop.yaml
     """
-    report, complete = _pass(_targets(file, secrets, dsn, place_of(name, namespace, kubeconfig, context)), 0.0)
+    report, complete = _pass(given_targets(file, secrets, dsn, place_of(name, namespace, kubeconfig, context)), 0.0)
     parts = [one for one in report.transactions if one.gid == gid or f"_{gid}_" in one.gid]
     if not parts:
         fail(f"no prepared transaction {gid} on the shards that could be scanned", ExitCode.FINDING)
@@ -143,6 +145,12 @@ def _print_explanation(parts: list[PreparedTransaction]) -> None:
     for line in parts[0].evidence:
         console.print(f"  evidence: {line}", markup=False, soft_wrap=True)
     console.print(f"  recovery would {_would(parts[0].transaction_class)}", markup=False)
+    if parts[0].transaction_class in _OPEN:
+        verbs = "pgshepherd transactions commit|rollback GID --reason ..."
+        console.print(f"  a person can decide it: {verbs}: see what every shard's data says first", markup=False, soft_wrap=True)
+
+
+_OPEN = (TransactionClass.IN_DOUBT, TransactionClass.RESURRECTED, TransactionClass.UNREACHABLE)
 
 
 def _would(transaction_class: TransactionClass) -> str:
@@ -171,7 +179,7 @@ def recover(
 
     Example: pgshepherd recover --dsn postgresql://recovery:secret@pg-0/shop --dsn postgresql://recovery:secret@pg-1/shop
     """
-    given = _targets(file, secrets, dsn)
+    given = given_targets(file, secrets, dsn)
     pause, wait = duration(interval, "--interval"), duration(grace, "--grace")
     try:
         findings = asyncio.run(_loop(given, wait, pause, resolve=not observe))
@@ -186,7 +194,7 @@ async def _loop(given: list[ShardTarget], grace: float, pause: float, *, resolve
     controller = RecoveryController(found.cluster, found.targets, found.members, grace=grace, resolve=resolve)
     while True:
         report = await controller.run_pass()
-        unseen = [*_not_looked_at(found), *_failed(report)]
+        unseen = [*not_looked_at(found), *_failed(report)]
         findings = _print_pass(report, unseen, resolve=resolve)
         await controller.clean()
         due = controller.fence_due()

@@ -27,6 +27,7 @@ from shardoperator.reconcile.inputs import Inputs
 from shardoperator.reconcile.plan import plan
 from shardoperator.reconcile.shards import shards_reachable
 from shardoperator.shards.adopt import adopt as adopt_shards
+from shardoperator.shards.adopt import forget as forget_member
 from shardoperator.shards.install import install_sql
 from shardoperator.shards.probe import probe
 
@@ -108,15 +109,27 @@ def adopt(
     namespace: NamespaceOption = None,
     kubeconfig: KubeconfigOption = None,
     context: ContextOption = None,
+    forget_shard: Annotated[
+        int | None, typer.Option("--forget-shard", min=0, help="a member that is gone for ever, by its number")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="why it is forgotten; it stays in pgshepherd.audit")] = "",
 ) -> None:
     """Write down on each shard which cluster it belongs to, and its number, for ever.
 
     `run` and the operator do this by themselves; this is for doing it by hand.
 
+    --forget-shard: a member that is gone for ever holds back clean-up, and every abort after a failover; from now on it counts as
+    reached, without evidence.  What is prepared and only it could decide is then a person's to decide.
+
     Example: pgshepherd adopt -f shop.yaml
+
+    Example: pgshepherd adopt -f shop.yaml --forget-shard 2 --reason "disk lost, no backup: INC-7"
     """
     loaded = read(file, secrets, place_of(name, namespace, kubeconfig, context))
     known = logins(loaded)
+    if forget_shard is not None:
+        _forget(loaded, known, forget_shard, reason.strip())
+        return
     shards = asyncio.run(_probe(loaded, known))
     reachable = shards_reachable(Inputs(loaded.cluster, shards, instances=1, missing_secrets=known.missing))
     if reachable.status != "True":
@@ -129,3 +142,17 @@ def adopt(
     except ShardError as error:
         fail(str(error), ExitCode.FINDING)
     console.print(f"{len(known.reachable)} shards belong to cluster {cluster_id}")
+
+
+def _forget(loaded: Manifest, known: Targets, number: int, reason: str) -> None:
+    if not reason:
+        fail("--reason must say why: it is all that will be known later", ExitCode.USAGE)
+    if number in loaded.cluster.spec.numbers.values():
+        fail(f"shard {number} is still in spec.shards: take it out there first", ExitCode.USAGE)
+    if known.missing:
+        fail(f"not found: {', '.join(known.missing)}", ExitCode.FINDING)
+    try:
+        asyncio.run(forget_member(known.reachable, number, reason))
+    except ShardError as error:
+        fail(str(error), ExitCode.FINDING)
+    console.print(f"{len(known.reachable)} shards have forgotten member {number}")

@@ -201,7 +201,8 @@ class ClusterController:
             metrics = self.metrics.of(metadata.namespace, metadata.name)
             self._recovery = RecoveryController(cluster_id, known.reachable, frozenset(members), metrics=metrics)
         self._recovery.targets = known.reachable
-        self._recovery.members |= members
+        whole = all(shard.identity is not None for shard in inputs.shards)  # then a member that is named no more was forgotten
+        self._recovery.members = frozenset(members) if whole else self._recovery.members | members
         self._recovery.grace = seconds(spec.grace_period)
         self._recovery.retention = seconds(inputs.cluster.spec.two_phase_commit.record_retention)
         self._recovery.resolve = spec.mode == "Resolve" and not inputs.paused

@@ -86,7 +86,7 @@ class RecoveryController:
                 link.close()
 
     async def _pass(self, links: dict[int, ShardLink]) -> RecoveryReport:
-        scans = await asyncio.gather(*(self._scan(link) for link in links.values()))
+        scans = await asyncio.gather(*(self.scan(link) for link in links.values()))
         sightings = [sighting for found in scans if not isinstance(found, str) for sighting in found]
         failed = [(number, found) for number, found in zip(links, scans, strict=True) if isinstance(found, str)]
         groups = classify.groups(sightings, self.cluster)
@@ -105,7 +105,8 @@ class RecoveryController:
         self.metrics.record(report, self.targets)
         return report
 
-    async def _scan(self, link: ShardLink) -> list[Sighting] | str:
+    async def scan(self, link: ShardLink) -> list[Sighting] | str:
+        """What is prepared there, or why that could not be seen."""
         try:
             return await link.scan()
         except ShardError as error:

@@ -43,6 +43,48 @@ async def adopt(targets: Sequence[ShardTarget], cluster_id: str) -> str:
     return chosen
 
 
+_FORGET = """
+WITH forgotten AS (
+  UPDATE pgshepherd.shard SET members = array_remove(members, $1) WHERE $1 = ANY (members) RETURNING cluster
+)
+INSERT INTO pgshepherd.audit (cluster, shard, action, reason) SELECT cluster, $1, 'forget', $2 FROM forgotten
+"""
+
+
+async def forget(targets: Sequence[ShardTarget], number: int, reason: str) -> None:
+    """A member that is gone for ever counts as reached from now on, without evidence; raises ShardError unless all others are there.
+
+    It is known on every shard, so that each of them must forget it; what an earlier attempt began is completed.
+    """
+    members = {member for target in targets for member in await _members(target)}
+    if number not in members:
+        raise ShardError("WrongShard", f"no shard knows a member {number}: known are {sorted(members)}")
+    missing = members - {number} - {target.number for target in targets}
+    if missing:
+        raise ShardError("WrongShard", f"every other member must forget it too: no login for {sorted(missing)}")
+    for target in targets:
+        connection = await connect(target, application="operator")
+        try:
+            await fetch(connection, _FORGET, number, reason)
+        except asyncpg.PostgresError as error:
+            raise ShardError("MissingPrivilege", f"{target.where} could not forget it: {error}") from error
+        finally:
+            close(connection)
+
+
+async def _members(target: ShardTarget) -> list[int]:
+    connection = await connect(target, application="operator")
+    try:
+        rows = await fetch(connection, "SELECT members, number FROM pgshepherd.shard")
+    except asyncpg.PostgresError as error:
+        raise ShardError("NotInstalled", f"{target.where} can't be asked for its members: {error}") from error
+    finally:
+        close(connection)
+    if not rows or rows[0]["number"] != target.number:
+        raise ShardError("WrongShard", f"{target.where} is not shard {target.number} of an adopted cluster")
+    return list(rows[0]["members"])
+
+
 async def _standing(targets: Sequence[ShardTarget]) -> str | None:
     """The id that some shard has already; every shard must be reached, so that none is overlooked."""
     found: dict[str, str] = {}

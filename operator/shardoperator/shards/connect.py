@@ -127,6 +127,7 @@ async def limited(connection: Connection, call: Awaitable[T], timeout: float = C
     except asyncio.CancelledError:
         task.add_done_callback(_ignore)
         connection.terminate()
+        task.add_done_callback(_ignore)
         raise
     if not done:
         task.add_done_callback(_ignore)

@@ -94,6 +94,23 @@ class ShardLink:
             close(self._connection)
             self._connection = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been reached in this pass, and not lost since."""
+        return self._connection is not None and not self._connection.is_closed()
+
+    async def record_by_hand(self, gid: Gid, owner: str) -> m.Reply:
+        """The commit record of a decision shard whose part is gone, as its owner would have written it; answers as a tombstone does."""
+        sql = records.record_by_hand(gid.txn, gid.decision_shard, gid.epoch)
+        async with self._lock:
+            try:
+                connection = self._open_connection()
+                async with become(connection, owner):
+                    tag = await execute(connection, sql)
+            except (ShardError, asyncpg.PostgresError) as error:
+                return m.Failed(self.target.number, getattr(error, "sqlstate", None) or "", str(error))
+        return m.Done(self.target.number) if tag == "INSERT 0 1" else m.NotInserted(self.target.number)
+
     def _open_connection(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
             raise ShardError("ConnectionRefused", self._failure or "the link was lost")

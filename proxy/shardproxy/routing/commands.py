@@ -142,11 +142,22 @@ def ddl(node: Message, text: str, context: RoutingContext) -> Statement:
     levels = Levels(context, {})
     for part in walk(node):
         name = name_of(part)
-        if name == "RangeVar" and part.schemaname == OWN_SCHEMA:
-            levels.find(part)
-        if name == "List" and any(text_of == OWN_SCHEMA for text_of in _texts(part)):
-            raise Refused("DDL on the schema pgshepherd", "its tables belong to the commit protocol")
+        if name == "RangeVar":
+            if part.schemaname == OWN_SCHEMA:
+                levels.find(part)
+            _check_catalog(context, part.schemaname, part.relname)
+        if name == "List" and (texts := _texts(part)):
+            if OWN_SCHEMA in texts:
+                raise Refused("DDL on the schema pgshepherd", "its tables belong to the commit protocol")
+            _check_catalog(context, texts[-2] if len(texts) > 1 else "", texts[-1])
     return Statement(text, Kind.DDL, All(), writes=True, assembly=Assembly.MIRROR)
+
+
+def _check_catalog(context: RoutingContext, schema: str, name: str) -> None:
+    """A prepared transaction that holds an AccessExclusiveLock on one would lock everybody out, after a restart too."""
+    relation = context.schema.find(schema, name)
+    if relation is not None and relation.is_system:
+        raise Refused(f"DDL on the system catalog {name}", "run it on each shard by itself")
 
 
 def _texts(node: Message) -> list[str]:

@@ -106,6 +106,14 @@ def tombstone(txn: str, decision_shard: int, epoch: int) -> str:
     )
 
 
+def record_by_hand(txn: str, decision_shard: int, epoch: int) -> str:
+    """A person's decision to commit where D's part is gone: evidence for every recovery, unless the register says something already."""
+    return (
+        "INSERT INTO pgshepherd.commit_record (txn, shard, decision_shard, epoch, participants) "
+        f"VALUES ('{txn}', {decision_shard}, {decision_shard}, {epoch}, '{{}}') ON CONFLICT DO NOTHING"
+    )
+
+
 def limited_tombstone(txn: str, decision_shard: int, epoch: int, lock_timeout: str) -> str:
     """The tombstone in one simple-query message that waits no longer (55P03) for somebody's open transaction."""
     return f"SET LOCAL lock_timeout = '{lock_timeout}'; {tombstone(txn, decision_shard, epoch)}"

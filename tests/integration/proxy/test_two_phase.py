@@ -119,6 +119,30 @@ async def test_slots(pair: Bench, waits: bool) -> None:
     assert await pair.prepared() == []
 
 
+async def test_more_clients_than_slots(pair: Bench) -> None:
+    """Each waits for its turn or gets 53200; nothing is half done, no slot is lost, and the servers never run out of theirs."""
+    await pair.start_proxy(slots_per_shard=1, slot_timeout=30)
+    await (await _tables(pair)).close()
+    clients = [await login(pair) for _ in range(8)]
+    keys = accounts_on(2, 40)
+
+    async def work(number: int, client: RawClient) -> list[str]:
+        told = []
+        for nth in range(5):
+            pairs = [(shard[number * 5 + nth], 1) for shard in keys]
+            answer = await client.query(f"BEGIN; {transfer(*pairs)}; COMMIT")
+            assert answer.status == "I"
+            told.append(answer.sqlstate or answer.tags[-1])
+        return told
+
+    told = [each for one in await asyncio.gather(*(work(*each) for each in enumerate(clients))) for each in one]
+    assert set(told) <= {"COMMIT", "53200"}
+    assert await total(pair) == 2 * told.count("COMMIT") > 0
+    assert await metric(pair, "pgshepherd_proxy_slots_used") == 0
+    assert await pair.prepared() == []
+    assert "maximum number of prepared transactions" not in pair.log()
+
+
 TRIGGERS = """
 CREATE TABLE picky (customer_id bigint, n int, UNIQUE (customer_id, n) DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE parents (customer_id bigint PRIMARY KEY);

@@ -187,6 +187,7 @@ async def test_without_the_decision_shard_nothing_is_done(pair: Bench) -> None:
     explained = await run("transactions", "explain", one.txn, *dsns(pair)[2:])
     assert explained.code == 1
     assert "recovery would do nothing yet" in explained.out
+    assert "a person can decide it: pgshepherd transactions commit|rollback" in explained.out
     assert await one.left() == [0, 1]
 
 
