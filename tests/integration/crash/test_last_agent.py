@@ -7,6 +7,7 @@ truth.
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import asyncpg
 import pytest
@@ -15,7 +16,7 @@ import points
 from arena import Arena, Attempt, Transaction, break_off, check, violations
 from points import Point
 from shardoperator.shards.application import Told
-from shardoperator.standalone.demo.link import When
+from shardoperator.standalone.demo.link import Direction, When
 from work import automatic, reading, refused, transfer
 
 ENDS = (When.BEFORE, When.AFTER)
@@ -164,3 +165,21 @@ async def test_the_decision_shard_needs_no_slot(last_two: Arena) -> None:
         link.seen = None
     client.terminate()
     await last_two.kill()
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("direction", list(Direction))
+@pytest.mark.parametrize("when", list(When))
+async def test_every_single_frame(last_two: Arena, when: When, direction: Direction) -> None:
+    """Not only at messages of the protocol: at each frame of either link, whatever it is."""
+    foreign = await last_two.foreign()
+    for shard in (0, 1):
+        for nth in itertools.count(1):
+            point = Point("frame", direction, lambda _: True, shard, nth)
+            attempt, hit = await break_off(last_two, transfer(*last_two.keys), point, when)
+            await last_two.recover(2)
+            await check(last_two, attempt, BOTH, foreign)
+            if not hit:
+                assert nth > 10
+                break
