@@ -31,6 +31,8 @@ REPORTED = 2
 TOLD_COMMIT = 4
 TOLD_ERROR = 8
 """Events: the client was told so; 08007 promises nothing, and is no event."""
+COMPLETE = 16
+"""Event: the coordinator holds it for committed everywhere."""
 
 OPENS_ITS_OWN = (m.Connect, m.CommitPrepared, m.RollbackPrepared)
 """Commands for which a coordinator's driver opens a connection if the old one is gone; of the others' drivers only Connect does."""
@@ -155,6 +157,8 @@ def _asking(actor: Actor, engine: Coordinator | Resolver, commands: tuple[Comman
         if reply is not None:
             actor, more_events = hand_in(actor, reply)
             events |= more_events
+    if isinstance(engine, Coordinator) and engine.phase is Phase.DONE and engine.reported is Outcome.COMMITTED:
+        events |= COMPLETE
     return _settled(actor), events
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shardproxy.twophase import messages as m
 
-from model.actors import ANNOUNCED, REPORTED, TOLD_COMMIT, TOLD_ERROR
+from model.actors import ANNOUNCED, COMPLETE, REPORTED, TOLD_COMMIT, TOLD_ERROR
 from model.server import Command, Lost, Server
 from model.world import Move, State, World
 
@@ -13,6 +13,7 @@ _EVENTS = {
     REPORTED: "reported a loss",
     TOLD_COMMIT: "the client is told COMMIT",
     TOLD_ERROR: "the client is told an error",
+    COMPLETE: "the coordinator holds it for committed everywhere",
 }
 
 

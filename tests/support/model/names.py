@@ -11,8 +11,8 @@ D = 0
 """The decision shard's number."""
 EPOCH = 3
 """The epoch that the coordinator has read."""
-LAST_EPOCH = EPOCH + 2
-"""From here on, `EPOCH` may be retired; higher ones would change nothing for this transaction."""
+LAST_EPOCH = EPOCH + 3
+"""`EPOCH` may be retired from +2 on, and what was decided in the middle of that by +3; higher ones would change nothing."""
 APP, FORGER, RECOVERY = "app", "mallory", "recovery"
 
 

@@ -99,8 +99,10 @@ class _Search:
                     break
                 at = self.progress[at]
             if done[at] == 1:  # the end of this way, or a circle
-                wrong = "" if excused(self.world, self.states[at]) else unresolved(self.world, self.states[at])
-                if wrong:
+                end = self.states[at]
+                wrong = "it goes round in a circle" if self.progress[at] >= 0 else unresolved(self.world, end)
+                if wrong and not excused(self.world, end):
+                    wrong = f"invariant 6: a run without further faults does not resolve it: {wrong}"
                     self.result.violation, self.result.trace = wrong, [*self._trace(start), "... and so on:", *self._onwards(start)]
                     return
             for each in way:

@@ -19,6 +19,9 @@ from shardproxy.twophase.gid import Gid
 from model.driver import judge_prepare
 from model.names import APP, D, EPOCH, FORGER, LAST_EPOCH, RECOVERY, TXN, gid_of
 
+EPOCHS_OF_GRACE = 1
+"""Step 1's guard: a coordinator's epoch may be superseded so often."""
+
 Command = m.CoordinatorCommand | m.RecoveryCommand | c.Command
 Reply = m.Reply | c.Reply
 
@@ -59,6 +62,8 @@ class Lost(IntFlag):
     COMMIT = 1
     PART = 2
     """Neither prepared nor committed any more."""
+    ROLLBACK = 4
+    """Prepared again."""
 
 
 class Durable(NamedTuple):
@@ -110,6 +115,8 @@ class Server(NamedTuple):
             lost |= Lost.COMMIT
         if (now.committed or now.prepared) and not (old.committed or old.prepared):
             lost |= Lost.PART
+        if old.prepared and not (now.committed or now.prepared):
+            lost |= Lost.ROLLBACK
         return Server(self.timeline + 1, Session.NONE, (old,), lost)
 
 
@@ -155,11 +162,13 @@ def _record(row: Row) -> m.Record | None:
 
 def _prepare(server: Server, number: int) -> Outcome:
     now = server.now
+    if server.session is Session.NONE:
+        return m.Lost(number), server
     if server.session is Session.RECORDED:
         return judge_prepare(number, "prepared"), server.write(prepared=Data.WRITTEN)._replace(session=Session.NONE)
     if server.session is Session.FAILED:
         return judge_prepare(number, "rolled back"), server._replace(session=Session.NONE)
-    if number == D and now.epoch > EPOCH + 1:
+    if number == D and now.epoch > EPOCH + EPOCHS_OF_GRACE:
         return judge_prepare(number, "superseded"), server._replace(session=Session.FAILED)
     if now.row:
         return judge_prepare(number, "tombstone"), server._replace(session=Session.FAILED)

@@ -1,5 +1,8 @@
 """All states that the coordinator, the recoverers, the clean-up and the servers can be in together, and every step between them.
 
+A connection is opened when it is first used: it has shown nothing but its timeline, and if the server goes down in between, the
+command that waits for it may be answered as lost.
+
 A state is a flat tuple of small numbers, each the number of an actor, a server, a set of late commands, ... in a table: two steps
 that look alike to actor and server are worked out once.
 """
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from shardproxy.twophase import messages as m
-from shardproxy.twophase.cleanup_messages import CheckReplayed
+from shardproxy.twophase.cleanup_messages import CheckOpenTransactions, CheckReplayed
 
 from model import actors
 from model.actors import Actor, Gone, Idle
@@ -47,8 +50,8 @@ class Scenario:
     faults: Faults = Faults()
     failed: bool = True
     """Also begin with a transaction in which a statement has failed, on any one shard."""
-    stale: bool = False
-    """The coordinator's epoch is one behind already."""
+    behind: int = 0
+    """By how many the coordinator's epoch is behind; by 2, its transactions began after the last rise."""
     replicated: bool = False
     """Synchronous standbys: what was answered is never forgotten."""
     blind: bool = False
@@ -105,7 +108,7 @@ class World:
 
     def initial(self) -> list[State]:
         """Every transaction as it is when COMMIT arrives."""
-        durable = Durable(epoch=EPOCH + 1) if self.scenario.stale else Durable()
+        durable = Durable(epoch=EPOCH + self.scenario.behind)
         exposed = self.scenario.faults.failover
         servers = [Server(past=(durable,), standby=number in exposed) for number in range(self.shards)]
         starts = [servers]
@@ -194,11 +197,15 @@ class World:
     def _handed(self, actor: Actor, reply: Reply, server: Server) -> tuple[int, int, int]:
         self.replies.setdefault(self.actors.number(actor), {}).setdefault(reply.shard, set()).add(reply)
         then, events = actors.hand_in(actor, reply)
+        if isinstance(reply, m.Connected) and isinstance(then.asked[reply.shard], m.ReadGids):
+            return self._handed(then, self.execute(server, m.ReadGids(reply.shard))[0] or reply, server)
         return self.actors.number(then), self.servers.number(server), events
 
     def execute(self, server: Server, command: Command) -> tuple[Reply | None, Server]:
         """What the server does; what is answered is replicated, if that is so here."""
         if self.scenario.blind and isinstance(command, CheckReplayed):
+            return m.Done(command.shard), server
+        if self.scenario.behind > 1 and isinstance(command, CheckOpenTransactions):
             return m.Done(command.shard), server
         reply, then = execute(server, command, tuple(range(self.shards)))
         return reply, then.replicated() if self.scenario.replicated and reply is not None else then
