@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from shardproxy.twophase import cleanup_messages as c
+from shardproxy.twophase.gid import Gid
 from shardproxy.twophase.messages import Connect, Connected, Done, Lost, Unreachable
 
 EVERY_EPOCH = 2**62
@@ -59,7 +60,7 @@ class Cleaner:
         timeline = yield from self._connect()
         state = yield from self._one(c.ReadState(self.decision), c.StateIs)
         if state.compared_timeline != timeline:
-            yield from self._compare(state.retired)
+            yield from self._compare(state.retired, timeline)
             yield from self._done(c.SetCompared(self.decision, timeline))
         if state.lasted:
             if state.epoch - 2 > state.retired:
@@ -82,9 +83,12 @@ class Cleaner:
 
     # --- after a promotion: is every decision still there?
 
-    def _compare(self, retired: int) -> Exchange:
-        """The others' records first, then on the decision shard the GIDs, then its records (!)."""
+    def _compare(self, retired: int, timeline: int) -> Exchange:
+        """The others' GIDs first, then their records, then on the decision shard the GIDs, then its records (!)."""
         self._demand_all("it failed over, and is not compared yet")
+        for reply in (yield from self._each([c.ReadPrepared(number) for number in self._others], c.PreparedAre)):
+            if any(self._is_older(gid, retired, timeline) for gid in reply.gids):
+                raise _Over(f"it failed over, and shard {reply.shard} has yet to finish transactions that it decided before")
         asked = [c.ReadRecords(number, self.decision, retired, EVERY_EPOCH) for number in self._others]
         found = yield from self._each(asked, c.RecordsAre)
         txns = tuple(sorted({record.txn for reply in found for record in reply.records}))
@@ -96,6 +100,10 @@ class Cleaner:
             raise _Over("an epoch was retired meanwhile")
         for txn in sorted(set(txns) - own.txns):
             yield from self._lost(txn, f"shard {self.decision} lost its decision to commit in a failover; others have committed")
+
+    def _is_older(self, gid: Gid, retired: int, timeline: int) -> bool:
+        """It may still be committed by a coordinator that knows of a decision which was lost."""
+        return gid.decision_shard == self.decision and gid.epoch > retired and gid.decision_timeline < timeline
 
     # --- retiring an epoch
 
