@@ -210,6 +210,8 @@ class ShardLink:
 
     async def _fence(self, connection: asyncpg.Connection, command: m.Fence) -> m.Reply:
         """The second session must have shown that it is on the same server."""
+        if not command.owner:
+            return m.Failed(command.shard, "42704", "its owner was dropped: only a superuser can end its session")
         second = ShardLink(self.target, self._cluster, self._timelines)
         try:
             await second.open()
