@@ -195,6 +195,7 @@ def _manager_arguments(directory: Path, kubeconfig: Path) -> list[str]:
 def main() -> None:
     """Print the kubeconfig's path, and serve until a signal comes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     binaries = obtain()
     say("starting a Kubernetes API on loopback (a few seconds)")
     with ApiServer(binaries) as server:
