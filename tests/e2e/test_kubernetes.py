@@ -60,12 +60,12 @@ async def test_a_proxy_killed_in_the_middle_of_commits(shop: Shop) -> None:
     left, resolutions = list[str](), await shop.resolutions()
     async with shop.transfers() as told:
         await until(lambda: _entries(shop, before + 50))
-        for _ in range(KILLS):
-            await shop.kill_proxy()
+        for turn in range(KILLS):
+            await shop.kill_proxy(turn)
             left = await _left_behind(shop)
             if left:
                 break
-            await shop.wait("ProxyAvailable")
+            await until(lambda: _serving(shop, 2))
         assert left, "no kill hit a commit"
 
         async def resolved() -> bool:

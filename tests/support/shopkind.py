@@ -137,7 +137,7 @@ class Shop:
         await self.kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s", timeout=130)
 
     @asynccontextmanager
-    async def transfers(self, tellers: int = 16) -> AsyncIterator[dict[str, str]]:
+    async def transfers(self, tellers: int = 20) -> AsyncIterator[dict[str, str]]:
         """Run all the time inside; afterwards the dictionary says what each was told, by token."""
         told: dict[str, str] = {}
         kubectl = self.kubectl
@@ -156,12 +156,12 @@ class Shop:
         assert process.returncode == 0
         told.update(json.loads(out))
 
-    async def kill_proxy(self) -> str:
-        """SIGKILL, from the node, for one proxy; its pod."""
-        pod = (await self.get("pods", "-l", "pgshepherd.io/cluster=shop"))[0]
+    async def kill_proxy(self, turn: int) -> None:
+        """SIGKILL, from the node; another proxy at each turn, since the clients of the one before are with the others now."""
+        pods = await self.get("pods", "-l", "pgshepherd.io/cluster=shop")
+        pod = pods[turn % len(pods)]
         name, node = pod["metadata"]["name"], pod["spec"]["nodeName"]
         await asyncio.to_thread(self.shell, f"docker exec {node} sh -c {shlex.quote(_KILL.format(pod=name))}")
-        return str(name)
 
     async def audit(self, told: Mapping[str, str]) -> None:
         """The books are exact, every transfer is on both shards or on none, and nobody was told a lie."""
