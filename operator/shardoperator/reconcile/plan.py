@@ -118,7 +118,7 @@ def _ready(inputs: Inputs, reachable: Condition, two_phase: Condition, proxy: Co
         return Condition("Ready", "False", "PreparedTransactionsDisabled", two_phase.message)
     if inputs.cluster.spec.proxy.replicas == 0:
         return Condition("Ready", "True", "ProxyDisabled", "watching and recovering only: spec.proxy.replicas is 0")
-    if proxy.status != "True":
+    if inputs.proxy is None or inputs.proxy.ready < 1:
         return Condition("Ready", "False", "ProxyUnavailable", proxy.message)
     return Condition("Ready", "True", "AllShardsReady", "traffic is routed with the guarantees asked for")
 
@@ -127,7 +127,7 @@ def _proxy_available(inputs: Inputs) -> Condition:
     kind, proxy = "ProxyAvailable", inputs.proxy or ProxyObservation()
     if inputs.proxy is None:
         return Condition(kind, "False", "Unavailable", "no proxy runs")
-    if proxy.ready < max(1, proxy.desired):
+    if proxy.ready < 1:
         message = proxy.message or f"{proxy.ready} of {proxy.desired} proxies are ready"
         return Condition(kind, "False", proxy.reason or "Unavailable", message)
     if proxy.reason:

@@ -63,7 +63,10 @@ CASES: list[tuple[str, str, str, Make]] = [
     ("Stalled", "False", "NotStalled", lambda: inputs(known_numbers={"shop-0": 0, "shop-1": 1, "shop-9": 9})),
     ("ProxyAvailable", "True", "MinimumReplicasAvailable", inputs),
     ("ProxyAvailable", "False", "ConfigOutdated", lambda: inputs(proxy=proxies(config_hash="of before"))),
-    ("ProxyAvailable", "False", "Unavailable", lambda: inputs(proxy=proxies(1))),
+    ("ProxyAvailable", "False", "Unavailable", lambda: inputs(proxy=proxies(0))),
+    ("ProxyAvailable", "True", "MinimumReplicasAvailable", lambda: inputs(proxy=proxies(1))),
+    ("Ready", "True", "AllShardsReady", lambda: inputs(proxy=proxies(1))),
+    ("Ready", "True", "AllShardsReady", lambda: inputs(proxy=proxies(config_hash="of before"))),
     ("ProxyAvailable", "False", "Unavailable", lambda: inputs(proxy=None)),
     ("ProxyAvailable", "False", "ImagePullFailed", lambda: inputs(proxy=proxies(1, reason="ImagePullFailed", message="pod x"))),
     (
