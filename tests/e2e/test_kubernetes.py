@@ -28,6 +28,7 @@ async def test_five_commands_to_a_ready_cluster(shop: Shop) -> None:
     assert conditions["Ready"] == ("True", "AllShardsReady")
     assert conditions["TwoPhaseReady"] == ("True", "Sufficient")
     assert conditions["TransactionsResolved"] == ("True", "Clean")
+    await until(partial(_serving, shop, 2))  # Ready asks for one that serves
     for pod in await shop.get("pods", "-l", "pgshepherd.io/cluster=shop"):
         absent = "from importlib.util import find_spec; assert not find_spec('kopf') and not find_spec('kubernetes')"
         await shop.kubectl("exec", pod["metadata"]["name"], "--", "python3", "-c", absent)
