@@ -46,7 +46,10 @@ WHERE NOT EXISTS (SELECT FROM pgshepherd.audit a WHERE a.txn = $1::text::uuid AN
 """
 _RETIRE = """
 WITH retired AS (
-  UPDATE pgshepherd.shard SET retired = $1 WHERE retired < $1 AND epoch >= $1 + 2 AND compared_timeline = $2 RETURNING number
+  UPDATE pgshepherd.shard SET retired = $1 WHERE retired < $1 AND epoch >= $1 + 2 AND compared_timeline = $2
+  AND NOT EXISTS (SELECT FROM pgshepherd.commit_record r LEFT JOIN unnest($3::text[]::uuid[]) AS checked (txn) USING (txn)
+                  WHERE r.shard = number AND r.decision_shard = number AND r.outcome = 'commit' AND r.epoch <= $1 AND checked.txn IS NULL)
+  RETURNING number
 ), gone AS (
   DELETE FROM pgshepherd.commit_record r USING retired
   WHERE r.shard = retired.number AND r.outcome = 'commit' AND r.txn = ANY($3::text[]::uuid[]) RETURNING 1
@@ -105,7 +108,7 @@ async def _write(connection: asyncpg.Connection, command: c.Command, retention: 
         case c.Retire(_, epoch, txns, timeline):
             row = (await fetch(connection, _RETIRE, epoch, timeline, list(txns)))[0]
             if not row["retired"]:
-                return c.Held(shard, f"epoch {epoch} of shard {shard} was retired by somebody else, or the shard failed over")
+                return c.Held(shard, f"epoch {epoch} of shard {shard}: retired by somebody else, or a commit was recorded meanwhile")
         case c.RaiseEpoch(_, epoch):
             await fetch(connection, _RAISE, epoch, retention)
         case c.DeleteRecords(_, decision, retired):

@@ -8,8 +8,11 @@ import asyncpg
 
 from bench import PASSWORD, Bench, accounts_on
 from shardoperator.recovery.controller import RecoveryController
+from shardoperator.shards.link import ShardLink
 from shardproxy.twophase.cleanup import Cleaner
+from shardproxy.twophase.cleanup_messages import Held, Retire
 from shardproxy.twophase.gid import Gid
+from shardproxy.twophase.messages import Connect, Connected
 
 RECORDS = "SELECT count(*) FROM pgshepherd.commit_record WHERE outcome = 'commit'"
 RETENTION = 0.05
@@ -81,6 +84,22 @@ async def test_a_prepared_transaction_of_the_epoch_holds_it(shop: Bench) -> None
     await rounds(shop, controller)
     assert not controller.cleanup.held
     assert await records(shop) == 0
+
+
+async def test_a_commit_recorded_meanwhile_holds_it(shop: Bench) -> None:
+    """Else the others' records would go while this one stays, and look like a loss when its turn comes."""
+    await transfer(shop, 6)
+    await shop.servers[0].psql("UPDATE pgshepherd.shard SET epoch = epoch + 2", shop.database)
+    link = ShardLink(shop.targets()[0], shop.cluster_id, {})
+    connected = await link.clean(Connect(0), RETENTION)
+    assert isinstance(connected, Connected)
+    before = await shop.servers[0].psql(RECORDS, shop.database)
+    reply = await link.clean(Retire(0, 1, ("f" * 32,), connected.timeline), RETENTION)
+    link.close()
+    assert isinstance(reply, Held)
+    assert "recorded meanwhile" in reply.reason
+    assert await shop.servers[0].psql("SELECT retired FROM pgshepherd.shard", shop.database) == "0"
+    assert await shop.servers[0].psql(RECORDS, shop.database) == before
 
 
 async def test_an_old_client_transaction_holds_it(shop: Bench) -> None:
