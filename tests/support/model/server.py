@@ -21,7 +21,7 @@ from shardproxy.twophase.gid import Gid
 EPOCHS_OF_GRACE = 1
 """Step 1's guard: a coordinator's epoch may be superseded so often."""
 
-Command = m.Prepare | m.CloseReader | m.Rollback | m.ReportLoss | m.Wait | m.RecoveryCommand | c.Command
+Command = m.Prepare | m.CommitLast | m.CloseReader | m.Rollback | m.ReportLoss | m.Wait | m.RecoveryCommand | c.Command
 Reply = m.Reply | c.Reply
 
 
