@@ -108,7 +108,9 @@ async def _write(connection: asyncpg.Connection, command: c.Command, retention: 
         case c.Retire(_, epoch, txns, timeline):
             row = (await fetch(connection, _RETIRE, epoch, timeline, list(txns)))[0]
             if not row["retired"]:
-                return c.Held(shard, f"epoch {epoch} of shard {shard}: retired by somebody else, or a commit was recorded meanwhile")
+                return c.Held(
+                    shard, f"epoch {epoch} of shard {shard}: retired by somebody else, or a commit was recorded meanwhile"
+                )
         case c.RaiseEpoch(_, epoch):
             await fetch(connection, _RAISE, epoch, retention)
         case c.DeleteRecords(_, decision, retired):
