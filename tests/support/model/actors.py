@@ -17,7 +17,7 @@ from model.server import Command, Reply
 from shardproxy.twophase import cleanup_messages as c
 from shardproxy.twophase import messages as m
 from shardproxy.twophase.cleanup import Cleaner
-from shardproxy.twophase.coordinator import Coordinator, Phase, begin
+from shardproxy.twophase.coordinator import FENCE_AFTER, Coordinator, Phase, begin
 from shardproxy.twophase.evidence import Verdict
 from shardproxy.twophase.messages import Outcome
 from shardproxy.twophase.recovery import Phase as Resolving
@@ -91,7 +91,7 @@ Handed = tuple[Actor, int]
 """The actor afterwards, and events."""
 
 
-def coordinator(shards: int) -> Actor:
+def coordinator(shards: int, *, last_agent: bool) -> Actor:
     """A coordinator that has just been told COMMIT."""
     numbers = range(shards)
     state, commands = begin(
@@ -101,13 +101,14 @@ def coordinator(shards: int) -> Actor:
         decision=D,
         timelines=dict.fromkeys(numbers, 1),
         owners=dict.fromkeys(numbers, APP),
+        last_agent=last_agent,
     ).start()
     return _asking(Actor(state, (None,) * shards), state, commands)[0]
 
 
-def resolver(shards: int) -> Actor:
+def resolver(shards: int, *, fence: bool) -> Actor:
     """A recoverer that has found a GID of the transaction, wherever: all of them say the same."""
-    state, commands = Resolver(gid_of(D), frozenset(range(shards)), ((gid_of(D), APP),)).start()
+    state, commands = Resolver(gid_of(D), frozenset(range(shards)), ((gid_of(D), APP),), fence=fence).start()
     return _asking(Actor(state, (None,) * shards), state, commands)[0]
 
 
@@ -133,7 +134,7 @@ def hand_in(actor: Actor, reply: Reply) -> Handed:
             raise AssertionError(f"{actor} has asked nothing")
 
 
-def _asking(actor: Actor, engine: Coordinator | Resolver, commands: tuple[Command | m.Report, ...]) -> Handed:
+def _asking(actor: Actor, engine: Coordinator | Resolver, commands: tuple[Command | m.CoordinatorCommand, ...]) -> Handed:
     """Put the commands under way; what nobody else can see is answered at once."""
     actor, events = actor._replace(engine=engine), 0
     if isinstance(engine, Coordinator) and engine.phase in (Phase.FINISH, Phase.ABORT) and engine.reported is None:
@@ -184,10 +185,11 @@ def _settled(actor: Actor) -> Actor:
 
 
 def _brief_coordinator(engine: Coordinator) -> Coordinator:
-    """Attempts set the length of a pause; only in an abort they have a limit."""
+    """Attempts set the length of a pause; only in an abort they have a limit, and last agent's session is ended after some."""
     if engine.phase is Phase.ABORT:
         return engine
-    return replace(engine, attempts=0, participants=tuple(replace(each, attempts=0) for each in engine.participants))
+    attempts = FENCE_AFTER if engine.last_agent and engine.attempts else 0
+    return replace(engine, attempts=attempts, participants=tuple(replace(each, attempts=0) for each in engine.participants))
 
 
 def _brief_resolver(engine: Resolver) -> Resolver:

@@ -128,6 +128,15 @@ def coordinator_reads_the_record_before_the_gid(patch: Patch) -> None:
     _wrap(patch, Coordinator, "_on_asked", wrong)
 
 
+def conclude_abort_by_reading(patch: Patch) -> None:
+    """Last agent: its COMMIT may still be on its way."""
+    _wrap(patch, Coordinator, "_judge", lambda right, self, *given: right(replace(self, last_agent=False), *given))
+
+
+def coordinator_fences_without_asking_again(patch: Patch) -> None:
+    _instead(patch, "_on_fenced", m.Done, lambda self, shard: self._set(shard, Part.ABORTED)._abort())
+
+
 # --- recovery
 
 
@@ -182,6 +191,11 @@ def tombstone_without_the_retirement_check(patch: Patch) -> None:
         return right(state, number, epoch + 99)  # type: ignore[no-any-return]
 
     _wrap(patch, server, "_tombstone", wrong)
+
+
+def fence_without_asking_again(patch: Patch) -> None:
+    """The session that was to be ended may have committed before."""
+    _wrap(patch, recovery.Resolver, "_fenced", lambda right, self, reply: self._without(reply.shard)._act())
 
 
 # --- clean-up

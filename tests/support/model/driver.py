@@ -21,11 +21,13 @@ _ANSWERS = {
     "prepared": lambda: QueryResult(tags=[*_TAGS, "PREPARE TRANSACTION"], status="I"),
     "not replicated": lambda: QueryResult(tags=[*_TAGS, "PREPARE TRANSACTION"], status="I", warnings=[("01000", len(_TAGS))]),
     "rolled back": lambda: QueryResult(tags=["ROLLBACK"], status="I"),
+    "committed": lambda: QueryResult(tags=[*_TAGS, "COMMIT"], status="I"),
+    "failed": lambda: QueryResult(error=SqlError("25P02", ""), status="E"),
     "no transaction": lambda: QueryResult(error=SqlError("25P01", ""), status="I"),
     "tombstone": lambda: QueryResult(error=_ours("23505"), status="E"),
     "superseded": lambda: QueryResult(error=_ours("23502"), status="E"),
 }
-"""What a server says to step 1's message."""
+"""What a server says to the message of step 1, or of step 3 with last agent."""
 
 
 class _Silent:
@@ -44,4 +46,10 @@ class _Silent:
 def judge_prepare(shard: int, answer: str) -> m.Reply:
     """As `Commit` judges it."""
     judge = cast("Callable[[object, int, QueryResult], m.Reply]", Commit._judge_prepare)
+    return judge(_Silent(), shard, _ANSWERS[answer]())
+
+
+def judge_last(shard: int, answer: str) -> m.Reply:
+    """As `Commit` judges last agent's step 3."""
+    judge = cast("Callable[[object, int, QueryResult], m.Reply]", Commit._judge_last)
     return judge(_Silent(), shard, _ANSWERS[answer]())

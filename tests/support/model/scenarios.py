@@ -7,6 +7,8 @@ from model.world import Faults, Scenario
 THIS, OTHER, BOTH = frozenset({0}), frozenset({1}), frozenset({0, 1})
 """The decision shard's failover, the other's, one of each."""
 
+EVERYTHING = Faults(lost=1, dies=1, crash=1, failover=BOTH)
+
 ALWAYS = {
     "a statement has failed": Scenario(recoverers=2, failed=True),
     "a link is lost": Scenario(recoverers=2, faults=Faults(lost=1)),
@@ -24,10 +26,23 @@ ALWAYS = {
     "clean-up of a coordinator that is two epochs behind": Scenario(cleaner=True, behind=2, faults=Faults(failover=THIS)),
     "clean-up, and the decision shard forgets": Scenario(cleaner=True, behind=1, faults=Faults(failover=THIS)),
     "clean-up, and the other shard forgets": Scenario(cleaner=True, behind=1, faults=Faults(failover=OTHER)),
+    "last agent, a lost link": Scenario(last_agent=True, recoverers=2, faults=Faults(lost=1)),
+    "last agent, a death": Scenario(last_agent=True, recoverers=2, faults=Faults(dies=1), failed=True),
+    "last agent, a crash": Scenario(last_agent=True, recoverers=2, faults=Faults(crash=1)),
+    "last agent, one recoverer, one fault of each kind": Scenario(last_agent=True, faults=EVERYTHING),
+    "last agent, clean-up": Scenario(last_agent=True, cleaner=True, behind=1, faults=Faults(lost=1)),
+    "last agent, clean-up, and the decision shard forgets": Scenario(
+        last_agent=True, cleaner=True, behind=1, faults=Faults(failover=THIS)
+    ),
 }
 
 NIGHTLY = {
-    "one fault of each kind": Scenario(faults=Faults(lost=1, dies=1, crash=1, failover=BOTH)),
+    "last agent, one fault of each kind": Scenario(last_agent=True, recoverers=2, faults=EVERYTHING),
+    "last agent, three participants": Scenario(last_agent=True, shards=3, faults=Faults(lost=1, dies=1)),
+    "last agent, clean-up, a lost link, a death": Scenario(
+        last_agent=True, cleaner=True, behind=1, faults=Faults(lost=1, dies=1)
+    ),
+    "one fault of each kind": Scenario(faults=EVERYTHING),
     "two recoverers, a lost link and a death": Scenario(recoverers=2, faults=Faults(lost=1, dies=1)),
     "two recoverers, a death, and the decision shard forgets": Scenario(recoverers=2, faults=Faults(dies=1, failover=THIS)),
     "two recoverers, both shards forget": Scenario(recoverers=2, faults=Faults(failover=BOTH)),

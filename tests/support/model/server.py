@@ -12,7 +12,7 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple
 
-from model.driver import judge_prepare
+from model.driver import judge_last, judge_prepare
 from model.names import APP, EPOCH, FORGER, LAST_EPOCH, RECOVERY, TXN, D, gid_of
 from shardproxy.twophase import cleanup_messages as c
 from shardproxy.twophase import messages as m
@@ -131,6 +131,8 @@ def execute(server: Server, command: Command, participants: tuple[int, ...]) -> 
             return m.Connected(number, server.timeline), server
         case m.Prepare():
             return _prepare(server, number)
+        case m.CommitLast():
+            return _commit_last(server, number)
         case m.Rollback():
             return m.Done(number), server._replace(session=Session.NONE)
         case m.CommitPrepared(_, _, timeline) if timeline not in (None, server.timeline):
@@ -143,6 +145,8 @@ def execute(server: Server, command: Command, participants: tuple[int, ...]) -> 
             return m.RecordIs(number, _record(server.now.row), server.now.retired), server
         case m.WriteTombstone(_, _, epoch):
             return _tombstone(server, number, epoch)
+        case m.Fence(_, _, epoch):
+            return _fence(server, number, epoch)
         case _:
             return _clean(server, command, participants)
 
@@ -175,6 +179,23 @@ def _prepare(server: Server, number: int) -> Outcome:
     return (None, recorded) if number == D else _prepare(recorded, number)
 
 
+def _commit_last(server: Server, number: int) -> Outcome:
+    if server.session is Session.NONE:
+        return m.Lost(number), server
+    if server.session is Session.RECORDED:
+        return judge_last(number, "committed"), server.write(committed=Data.WRITTEN, row=Row.COMMIT)._replace(
+            session=Session.NONE
+        )
+    failed = server._replace(session=Session.FAILED)
+    if server.session is Session.FAILED:
+        return judge_last(number, "failed"), failed
+    if server.now.epoch > EPOCH + EPOCHS_OF_GRACE:
+        return judge_last(number, "superseded"), failed
+    if server.now.row:
+        return judge_last(number, "tombstone"), failed
+    return None, server._replace(session=Session.RECORDED)
+
+
 def _finish(server: Server, number: int, *, commit: bool) -> Outcome:
     prepared = server.now.prepared
     if not prepared:
@@ -192,6 +213,14 @@ def _tombstone(server: Server, number: int, epoch: int) -> Outcome:
     if server.now.row:
         return m.NotInserted(number), server
     return m.Done(number), server.write(row=Row.TOMBSTONE)
+
+
+def _fence(server: Server, number: int, epoch: int) -> Outcome:
+    """The session that has inserted the record is ended, and the tombstone gets in, unless something else refuses it."""
+    if server.now.prepared:
+        return m.Blocked(number), server
+    ended = server._replace(session=Session.NONE) if server.session is Session.RECORDED else server
+    return m.Done(number), _tombstone(ended, number, epoch)[1]
 
 
 # --- clean-up

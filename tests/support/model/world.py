@@ -51,6 +51,8 @@ class Scenario:
     """Also begin with a transaction in which a statement has failed, on any one shard."""
     behind: int = 0
     """By how many the coordinator's epoch is behind; by 2, its transactions began after the last rise."""
+    last_agent: bool = False
+    """The decision shard is not prepared; recoverers end a session that keeps the tombstone waiting."""
     replicated: bool = False
     """Synchronous standbys: what was answered is never forgotten."""
     blind: bool = False
@@ -97,7 +99,7 @@ class World:
         self.at_events, self.at_faults = self.at_late + 1, self.at_late + 2
         self._idle = self.actors.number(Actor(Idle(), (None,) * self.shards))
         self._dead = self.actors.number(Actor(Gone(), (None,) * self.shards))
-        self._resolver = self.actors.number(actors.resolver(self.shards))
+        self._resolver = self.actors.number(actors.resolver(self.shards, fence=scenario.last_agent))
         self._cleaner = self.actors.number(actors.cleaner(self.shards)) if scenario.cleaner else self._idle
         self._steps: dict[tuple[int, int, int], tuple[tuple[int, int, int], ...]] = {}
         self._replies: dict[tuple[int, Reply], tuple[int, int]] = {}
@@ -113,7 +115,10 @@ class World:
         servers = [Server(past=(durable,), standby=number in exposed) for number in range(self.shards)]
         failing = range(self.shards) if self.scenario.failed else ()
         starts = [servers, *([*servers[:at], servers[at]._replace(session=Session.FAILED), *servers[at + 1 :]] for at in failing)]
-        acting = [self.actors.number(actors.coordinator(self.shards)), *[self._idle] * (self.scenario.recoverers + 1)]
+        acting = [
+            self.actors.number(actors.coordinator(self.shards, last_agent=self.scenario.last_agent)),
+            *[self._idle] * (self.scenario.recoverers + 1),
+        ]
         rest = [self.late.number(()), 0, self.faults.number(self.scenario.faults)]
         return [(*acting, *(self.servers.number(each) for each in each_start), *rest) for each_start in starts]
 
@@ -216,7 +221,7 @@ class World:
             at = self.first_server + command.shard
             rest = self.late.number((*late[:index], *late[index + 1 :]))
             reply, server = execute(self.servers.values[state[at]], command, tuple(range(self.shards)))
-            if not (isinstance(command, m.Prepare) and self.servers.values[state[at]].session is Session.RECORDED):
+            if not (isinstance(command, m.Prepare | m.CommitLast) and self.servers.values[state[at]].session is Session.RECORDED):
                 yield Move("never", shard=command.shard), self._with(state, {self.at_late: rest})
             changed = {at: self.servers.number(server), self.at_late: state[self.at_late] if reply is None else rest}
             yield Move("late", shard=command.shard), self._with(state, changed)
@@ -250,7 +255,11 @@ class World:
         users = [
             (who, shard) for who in range(self.first_server) for shard, finishing in self._pending_of(state[who]) if finishing
         ]
-        late = [each.shard for each in self.late.values[state[self.at_late]] if not isinstance(each, m.Prepare)]
+        late = [
+            each.shard
+            for each in self.late.values[state[self.at_late]]
+            if isinstance(each, m.CommitPrepared | m.RollbackPrepared)
+        ]
         shards = [shard for _, shard in users] + late
         for who, shard in users:
             if shards.count(shard) > 1 and self.server(state, shard).now.prepared:
@@ -270,7 +279,7 @@ class World:
         using = {shard for shard, _ in self._pending_of(state[0])}
         for shard, server in enumerate(self.servers_of(state)):
             if server.session is not Session.NONE and (shard not in using or not _in_session(self.coordinator_of(state), shard)):
-                rest = tuple(each for each in late if not (isinstance(each, m.Prepare) and each.shard == shard))
+                rest = tuple(each for each in late if not (isinstance(each, m.Prepare | m.CommitLast) and each.shard == shard))
                 closed = self.servers.number(server._replace(session=Session.NONE))
                 changes = {self.first_server + shard: closed, self.at_late: self.late.number(rest)}
                 yield Move("closed", shard=shard), self._with(state, changes)
@@ -335,4 +344,4 @@ def lost(command: Command) -> Reply:
 
 
 def _in_session(coordinator: Actor, shard: int) -> bool:
-    return isinstance(coordinator.asked[shard], m.Prepare | m.Rollback | m.CloseReader)
+    return isinstance(coordinator.asked[shard], m.Prepare | m.CommitLast | m.Rollback | m.CloseReader)
