@@ -94,6 +94,10 @@ async def test_one_pass_waits_for_its_fence(pair: Bench) -> None:
         "INSERT INTO pgshepherd.commit_record (txn, shard, decision_shard, epoch, participants) "
         f"VALUES ('{one.txn}', 0, 0, 1, '{{0,1}}')"
     )
+    old = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database() AND prepared < clock_timestamp() - interval '1.5 s'"
+    async with asyncio.timeout(30):
+        while await pair.servers[1].psql(old, pair.database) == "0":
+            await asyncio.sleep(0.1)
     ended = await run("recover", *dsns(pair), "--grace", "1s")
     frozen.terminate()
     assert ended.code == 0, ended.said
